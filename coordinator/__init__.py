@@ -1,0 +1,1 @@
+"""The coordinator: keeps jobs and places tasks. It never runs tasks."""

@@ -1,0 +1,1 @@
+"""The Qt program: a client like any other."""
