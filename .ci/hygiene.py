@@ -10,7 +10,9 @@ from pathlib import Path
 
 MAX_LINES = 500
 FORBIDDEN = {
-    "a package registry's host": re.compile(r"(files\.)?python" + r"hosted\.org|pypi" + r"\.org|registry\.npm" + r"js"),
+    "a package registry's host": re.compile(
+        r"(files\.)?python" + r"hosted\.org|pypi" + r"\.org|registry\.npm" + r"js"
+    ),
     "a resolved download address": re.compile(r'"resolved": "http|registry = "http'),
     "unfinished work": re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|raise NotImplemented" + r"Error"),
     "a bare type: ignore": re.compile(r"type: " + r"ignore\s*$"),
@@ -20,7 +22,10 @@ FORBIDDEN = {
 def tracked() -> list[Path]:
     """The files that git tracks, with those not yet added."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [Path(line) for line in listed.stdout.splitlines() if Path(line).is_file()]
 

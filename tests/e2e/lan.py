@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -116,7 +117,20 @@ class Host:
         self.link = f"{lan.tag}{number}"
         self.processes: list[Process] = []
         _sh("ip", "netns", "add", self.ns)
-        _sh("ip", "link", "add", self.link, "netns", lan.switch, "type", "veth", "peer", "eth0", "netns", self.ns)
+        _sh(
+            "ip",
+            "link",
+            "add",
+            self.link,
+            "netns",
+            lan.switch,
+            "type",
+            "veth",
+            "peer",
+            "eth0",
+            "netns",
+            self.ns,
+        )
         _sh("ip", "-n", lan.switch, "link", "set", self.link, "master", "br0", "up")
         for argv in (
             ("link", "set", "lo", "up"),
@@ -214,7 +228,7 @@ class Lan:
         self.hosts.append(host)
         return host
 
-    def __enter__(self) -> Lan:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
