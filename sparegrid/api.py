@@ -604,7 +604,7 @@ ROUTES: tuple[Route, ...] = (
     Route("job_schema", "GET", "/job.schema.json", "JSON Schema of a job, for editors", role=None),
 )
 
-ERROR_STATUSES = (400, 401, 403, 404, 409, 413, 507)
+ERROR_STATUSES = (400, 401, 403, 404, 409, 413, 429, 507)
 
 
 def dump_json(value: object) -> bytes:

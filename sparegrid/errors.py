@@ -4,6 +4,7 @@ GridError
 ├── BadInputError          what was given is wrong (HTTP 400; exit code 2)
 │   └── TooLargeError      it is over a named limit (HTTP 413)
 ├── DeniedError            no, wrong or insufficient token (HTTP 401 or 403; exit code 4)
+│   └── TooManyTriesError  too many wrong ones lately (HTTP 429)
 ├── NotFoundError          no such job, task, device or blob (HTTP 404; exit code 5)
 ├── ConflictError          the thing's state does not allow it (HTTP 409; exit code 6)
 ├── UnreachableError       no coordinator answers (exit code 3)
@@ -71,6 +72,13 @@ class UnauthenticatedError(DeniedError):
 
     code = "unauthenticated"
     http_status = 401
+
+
+class TooManyTriesError(DeniedError):
+    """Too many wrong tokens or codes came from this address lately."""
+
+    code = "too-many-tries"
+    http_status = 429
 
 
 class NotFoundError(GridError):
