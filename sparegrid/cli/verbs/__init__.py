@@ -1,0 +1,1 @@
+"""One module per family of verbs: arguments in, calls of the client, drawings out."""

@@ -1,0 +1,114 @@
+"""`sparegrid config`: settings, where each came from, and changing them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+
+from sparegrid.cli.invocation import Invocation
+from sparegrid.cli.options import json_option
+from sparegrid.cli.screens.listing import Column, listing
+from sparegrid.cli.wording import safe
+
+if TYPE_CHECKING:
+    from sparegrid.config import Row
+
+_HIDDEN = "(hidden)"
+
+
+@click.group()
+def config() -> None:
+    """Show and change the settings. A variable beats the file, the file beats the default."""
+
+
+@config.command()
+@click.argument("section", required=False, default="", metavar="[SECTION|KEY]")
+@json_option
+@click.pass_obj
+def show(invocation: Invocation, section: str, as_json: bool) -> None:
+    """Show every setting, its value and where it came from."""
+    from sparegrid.config import load
+    from sparegrid.errors import NotFoundError
+
+    loaded = load(invocation.paths(), invocation.environ)
+    rows = [row for row in loaded.explain() if _belongs(row, section)]
+    if not rows:
+        raise NotFoundError(
+            "No such setting", f"{section!r} is neither a section nor a key", "sparegrid config show"
+        )
+    if as_json:
+        invocation.show_json([_as_json(row) for row in rows])
+        return
+    columns = (
+        Column("Setting"),
+        Column("Value", least=10),
+        Column("From", least=10),
+        Column("Variable", rank=2),
+        Column("Meaning", least=20, rank=1),
+    )
+    texts = [
+        [
+            Text(row.key),
+            Text(_shown(row), style="" if row.source == "default" else "bold"),
+            Text(safe(row.source)),
+            Text(row.env),
+            Text(row.help),
+        ]
+        for row in rows
+    ]
+    invocation.show(listing(invocation.look(), columns, texts))
+
+
+def _belongs(row: Row, section: str) -> bool:
+    return not section or row.key == section or row.key.startswith(f"{section}.")
+
+
+def _as_json(row: Row) -> dict[str, object]:
+    value = _HIDDEN if row.secret and row.value else row.value
+    return {"key": row.key, "value": value, "source": row.source, "env": row.env, "help": row.help}
+
+
+def _shown(row: Row) -> str:
+    if row.secret and row.value:
+        return _HIDDEN
+    if isinstance(row.value, bool):
+        return str(row.value).lower()
+    if isinstance(row.value, list):
+        return ", ".join(safe(str(part)) for part in row.value)
+    if isinstance(row.value, dict):
+        return ", ".join(safe(f"{key}={value}") for key, value in row.value.items())
+    return safe(str(row.value))
+
+
+@config.command("set")
+@click.argument("key")
+@click.argument("value")
+@click.pass_obj
+def set_(invocation: Invocation, key: str, value: str) -> None:
+    """Write one setting into the file, such as: worker.slots 2. The rest of the file stays as it is."""
+    from sparegrid.config import load, set_value
+
+    set_value(invocation.paths(), key, value)
+    row = next(row for row in load(invocation.paths(), invocation.environ).explain() if row.key == key)
+    invocation.show(Text(f"{key} = {_shown(row)}"))
+    if row.locked:
+        invocation.note(Text(f"{safe(row.source)} is set and beats the file"))
+
+
+@config.command()
+@click.argument("key")
+@click.pass_obj
+def unset(invocation: Invocation, key: str) -> None:
+    """Take one setting out of the file, back to its default."""
+    from sparegrid.config import unset_value
+
+    unset_value(invocation.paths(), key)
+
+
+@config.command()
+@click.pass_obj
+def path(invocation: Invocation) -> None:
+    """Print where the settings file is."""
+    click.echo(invocation.paths().config_file)
