@@ -44,8 +44,9 @@ def listing(look: Look, columns: Sequence[Column], rows: Sequence[Sequence[Text]
     shown = [at for at in shown if not rows or columns[at].rank == 0 or any(row[at].plain for row in rows)]
     widths = _fit(look.width, columns, natural, shown) if look.live else {at: natural[at] for at in shown}
     edge = (box.SIMPLE_HEAD if look.unicode else box.ASCII2) if look.live else None
+    gap = _GAP - 1 if edge else _GAP
     table = Table(
-        box=_thin(edge), pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="bold", show_edge=False
+        box=_thin(edge), pad_edge=False, padding=(0, gap, 0, 0), header_style="bold", show_edge=False
     )
     for at in shown:
         column = columns[at]

@@ -1,0 +1,1 @@
+"""What `sparegrid demo` sends to its devices."""
