@@ -1,11 +1,13 @@
-"""What a type expects, in words: `a whole number from 0 to 65535`. Knows no setting and no job.
+"""What a type expects, in words: `a whole number from 0 to 65535`, and whether a plain value fits it.
 
-Also the nearest known word to one that was mistyped.
+Also the nearest known word to one that was mistyped. Knows no setting and no job.
 """
 
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,7 +16,30 @@ from msgspec import inspect
 
 def describe(kind: Any) -> str:
     """What values of this type look like, for an error or a document."""
-    return _describe(inspect.type_info(kind))
+    return describe_info(inspect.type_info(kind))
+
+
+def fits(value: object, info: inspect.Type) -> bool:
+    """Whether a value that is neither a list nor a table, as TOML or JSON give it, is of this type."""
+    match info:
+        case inspect.Metadata(type=inner):
+            return fits(value, inner)
+        case inspect.BoolType():
+            return isinstance(value, bool)
+        case inspect.IntType(ge=low, le=high):
+            return isinstance(value, int) and not isinstance(value, bool) and _between(value, low, high)
+        case inspect.FloatType(ge=low, le=high):
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            return number and _between(value, low, high)
+        case inspect.StrType(min_length=low, max_length=high, pattern=pattern):
+            text = isinstance(value, str) and _between(len(value), low, high)
+            return text and (pattern is None or re.search(pattern, str(value)) is not None)
+        case inspect.UnionType(types=types):
+            return any(fits(value, one) for one in types)
+        case inspect.NoneType():
+            return value is None
+        case _:
+            return False
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -23,10 +48,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"Did you mean `{close[0]}`?" if close else ""
 
 
-def _describe(info: inspect.Type) -> str:
+def describe_info(info: inspect.Type) -> str:
+    """The same, of a type that was looked into already."""
     match info:
         case inspect.Metadata(type=inner):
-            return _describe(inner)
+            return describe_info(inner)
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType(ge=low, le=high):
@@ -41,17 +67,24 @@ def _describe(info: inspect.Type) -> str:
         case inspect.LiteralType(values=values):
             return f"one of {', '.join(str(value) for value in values)}"
         case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
-            return f"a list of {_plural(_describe(item))}"
+            return (
+                "a list" if isinstance(item, inspect.AnyType) else f"a list of {_plural(describe_info(item))}"
+            )
         case inspect.DictType(value_type=value):
-            return f"a table whose values are each {_describe(value)}"
+            return f"a table whose values are each {describe_info(value)}"
         case inspect.StructType(cls=cls):
             return f"a table of {', '.join(cls.__struct_fields__)}"
         case inspect.UnionType(types=types):
-            return " or ".join(_describe(one) for one in types)
+            return " or ".join(describe_info(one) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.NoneType():
             return "nothing"
         case _:
             return "any value"
+
+
+def _between(value: object, low: float | None, high: float | None) -> bool:
+    assert isinstance(value, int | float), "numbers and lengths are compared"
+    return (low is None or value >= low) and (high is None or value <= high)
 
 
 def _plural(text: str) -> str:

@@ -121,25 +121,25 @@ class Client:
         await self.upload(loaded.uploads, on_progress)
         return await self.submit(loaded.spec)
 
-    async def upload(self, files: Mapping[BlobRef, Path], on_progress: OnProgress | None = None) -> None:
-        """Put these files, each the bytes of its blob, a few at a time. Stops all of them when one fails."""
+    async def upload(self, files: Mapping[BlobRef, Path | bytes], on_progress: OnProgress | None = None) -> None:
+        """Put these blobs, each from its file or bytes, a few at a time. Stops all of them when one fails."""
         gate = asyncio.Semaphore(PARALLEL_TRANSFERS)
         total = sum(ref.size for ref in files)
         done: dict[BlobRef, int] = {}
 
-        async def one(ref: BlobRef, path: Path) -> None:
+        async def one(ref: BlobRef, source: Path | bytes) -> None:
             def tell(sent: int, _size: int) -> None:
                 done[ref] = sent
                 if on_progress is not None:
                     on_progress(sum(done.values()), total)
 
             async with gate:
-                await put_blob(self._transport, path, ref, tell)
+                await put_blob(self._transport, source, ref, tell)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for ref, path in files.items():
-                    group.create_task(one(ref, path))
+                for ref, source in files.items():
+                    group.create_task(one(ref, source))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from errors
 

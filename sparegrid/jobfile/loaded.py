@@ -12,10 +12,10 @@ from sparegrid.messages import BlobRef
 
 @dataclass(frozen=True)
 class LoadedJob:
-    """A complete specification, and the file on this disk for every blob that it names."""
+    """A complete specification, and for every blob that it names the file on this disk, or the bytes."""
 
     spec: JobSpec
-    uploads: Mapping[BlobRef, Path] = field(default_factory=dict)
+    uploads: Mapping[BlobRef, Path | bytes] = field(default_factory=dict)
 
     @property
     def upload_bytes(self) -> int:
