@@ -1,7 +1,8 @@
-"""Which blobs a spec, items or an outcome name. Pure."""
+"""Which blobs a spec, items or an outcome name. Pure. Names that no blob can have are passed over."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,10 +10,12 @@ from sparegrid.api import JobSpec, RangeAxis
 from sparegrid.ids import BlobHash
 from sparegrid.messages import BlobRef, FileEntry, Outcome, Payload
 
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+
 
 def blobs_of_payload(payload: Payload | None) -> Iterator[BlobHash]:
     """The blob of a payload that is one."""
-    if isinstance(payload, BlobRef):
+    if isinstance(payload, BlobRef) and _HASH.match(payload.hash):
         yield BlobHash(payload.hash)
 
 
@@ -29,7 +32,9 @@ def blobs_of_items(items: Iterable[Any]) -> Iterator[BlobHash]:
     for item in items:
         if isinstance(item, dict) and "file" in item:
             match item["file"]:
-                case FileEntry(content=BlobRef(hash=name)) | {"content": {"t": "blob", "hash": str(name)}}:
+                case FileEntry(content=content):
+                    yield from blobs_of_payload(content)
+                case {"content": {"t": "blob", "hash": str(name)}} if _HASH.match(name):
                     yield BlobHash(name)
                 case _:
                     continue

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from coordinator.server.store.checkpoints import Checkpoints
+from coordinator.server.store.checkpoints import BULK_PAGES, Checkpoints
 from coordinator.server.store.committer import Callbacks, Chore, Committer, Work
 from coordinator.server.store.damage import translate
 from coordinator.server.store.guard import StoreLock, prepare_folder, refuse_network_filesystem, sync_folder
@@ -37,7 +37,7 @@ class Store(Queries):
 
     def __init__(
         self, path: Path, lock: StoreLock, db: sqlite3.Connection, checkpoints_db: sqlite3.Connection, *,
-        schema: Schema, epoch: int, callbacks: Callbacks, retry_s: float, backup: Path | None,
+        schema: Schema, epoch: int, callbacks: Callbacks, retry_s: float, log_pages: int, backup: Path | None,
     ) -> None:  # fmt: skip
         super().__init__(path, Readers(path))
         self.path = path
@@ -49,7 +49,7 @@ class Store(Queries):
         self._schema = schema
         self._unsnapshotted = bytes_since_snapshot(db)
         self._now_ms = 0
-        self._checkpoints = Checkpoints(checkpoints_db, path)
+        self._checkpoints = Checkpoints(checkpoints_db, path, bulk_pages=log_pages)
         self._committer = Committer(db, path, callbacks, self._checkpoints, retry_s=retry_s)
         self._committer.submit_chores([Chore(prune)])
         self.trust = Trust(self._readers.lend, self._write)
@@ -64,9 +64,12 @@ class Store(Queries):
         on_resumed: Callable[[], None] = lambda: None,
         on_fatal: Callable[[StorageError], None] = _ignore,
         retry_s: float = 1.0,
+        log_pages: int = BULK_PAGES,
         schema: Schema = CURRENT,
     ) -> Store:
         """Open or make the store in this file, upgrade it if need be, and count the start.
+
+        `retry_s`: how often a full disk is tried again. `log_pages`: size of SQLite's log at which it is copied.
 
         Raises:
             StorageError: in use by another coordinator, on a network file system, of a newer version, damaged, or the
@@ -77,14 +80,17 @@ class Store(Queries):
         with contextlib.ExitStack() as opened:
             lock = opened.enter_context(StoreLock(path.with_name(f"{path.name}.lock")))
             try:
-                db = opened.enter_context(contextlib.closing(_connect(path, sync)))
+                db = opened.enter_context(contextlib.closing(_connect(path)))
                 backup = make_or_upgrade(db, path, schema)
                 db.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
                 epoch = int(db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
                 sync_folder(path.parent)
+                # Only now: the epoch fences what happened before a crash, also where commits may be lost.
+                db.execute(f"PRAGMA synchronous = {sync}")
                 store = cls(
-                    path, lock, db, opened.enter_context(contextlib.closing(_connect(path, sync))), schema=schema,
-                    epoch=epoch, callbacks=Callbacks(on_held, on_resumed, on_fatal), retry_s=retry_s, backup=backup,
+                    path, lock, db, opened.enter_context(contextlib.closing(_connect(path))), schema=schema,
+                    epoch=epoch, callbacks=Callbacks(on_held, on_resumed, on_fatal), retry_s=retry_s,
+                    log_pages=log_pages, backup=backup,
                 )  # fmt: skip
             except sqlite3.Error as error:
                 raise translate(path, error) from error
@@ -161,7 +167,7 @@ class Store(Queries):
         self.close()
 
 
-def _connect(path: Path, sync: Sync) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     # Our own file mode: SQLite would use the umask, and the log and the index follow the file's.
     path.touch(mode=0o600)
     db = sqlite3.connect(
@@ -169,7 +175,7 @@ def _connect(path: Path, sync: Sync) -> sqlite3.Connection:
     )
     try:
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA synchronous = {sync}")
+        db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 0")
         # Debian's SQLite overwrites what is deleted with zeros by default: pruning would write as much as it drops.
         db.execute("PRAGMA secure_delete = OFF")

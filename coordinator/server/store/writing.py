@@ -17,11 +17,14 @@ from coordinator.server.store.records import checksum, encode_facts
 from coordinator.server.store.trust import INSERT_TOKEN, TokenRow
 from coordinator.server.store.values import Batch
 from sparegrid.api import JobView
-from sparegrid.errors import TooLargeError
+from sparegrid.errors import BadInputError, TooLargeError
 from sparegrid.ids import BlobHash, JobId
 
 MAX_RECORD_BYTES = 900 << 20
 """SQLite's own limit of one value is 1,000,000,000 bytes."""
+
+_ROW_BYTES = 64
+"""What a row of any table takes beside its large values, about."""
 
 _INSERT_FACTS = "INSERT INTO facts (version, crc, now_ms, bytes) VALUES (?, ?, ?, ?)"
 _INSERT_JOB = (
@@ -48,11 +51,17 @@ class EncodedBatch:
 
     Raises:
         TooLargeError: its facts are more than MAX_RECORD_BYTES.
+        BadInputError: an item holds a number that MessagePack cannot.
     """
 
     def __init__(self, batch: Batch) -> None:
         self.now_ms = batch.now_ms
-        self.record = encode_facts(batch.facts)
+        try:
+            self.record = encode_facts(batch.facts)
+        except OverflowError as error:
+            raise BadInputError(
+                "Number too large", f"an item holds a number of more than 64 bits ({error})"
+            ) from error
         if len(self.record) > MAX_RECORD_BYTES:
             raise TooLargeError(
                 "Too much at once",
@@ -60,6 +69,7 @@ class EncodedBatch:
                 "Submit the items in several parts",
             )
         self.crc = checksum(FACTS_VERSION, batch.now_ms, self.record)
+        self._beside = 0
         self.rows: dict[str, list[Row]] = defaultdict(list)
         for fact in batch.facts:
             self._follow(fact)
@@ -73,8 +83,12 @@ class EncodedBatch:
             self._token(token)
         for job in batch.forgotten:
             for sql in _FORGET:
-                self.rows[sql].append((job,))
-        self.size = len(self.record) + 128 * sum(map(len, self.rows.values()))
+                self._add(sql, (job,))
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it writes."""
+        return len(self.record) + self._beside
 
     def write(self, db: sqlite3.Connection) -> int:
         """Write everything inside the caller's transaction. Returns the seq, one more than the newest record's."""
@@ -84,44 +98,48 @@ class EncodedBatch:
         assert seq is not None
         return seq
 
+    def _add(self, sql: str, row: Row, size: int = 0) -> None:
+        self.rows[sql].append(row)
+        self._beside += _ROW_BYTES + size
+
     def _follow(self, fact: object) -> None:
         match fact:
             case Submitted():
-                spec = fact.spec
-                self.rows[_INSERT_JOB].append(
-                    (fact.job, fact.submitter, fact.wall_ms, spec.keep_s, _encode(spec)),
+                spec = _encode(fact.spec)
+                self._add(
+                    _INSERT_JOB, (fact.job, fact.submitter, fact.wall_ms, fact.spec.keep_s, spec), len(spec)
                 )
-                self._pin(fact.job, blobs_of_spec(spec))
+                self._pin(fact.job, blobs_of_spec(fact.spec))
             case Appended():
                 self._pin(fact.job, blobs_of_items(fact.items))
             case Ended() if fact.checkpoint is not None:
                 self._pin(fact.job, blobs_of_payload(fact.checkpoint))
             case Revived():
-                self.rows[_UNRETIRE].append((fact.job,))
-                self.rows[_DROP_STATES].append((fact.job,))
+                self._add(_UNRETIRE, (fact.job,))
+                self._add(_DROP_STATES, (fact.job,))
             case Revoked():
-                self.rows[_REVOKE_DEVICE].append((fact.now_ms, fact.device))
+                self._add(_REVOKE_DEVICE, (fact.now_ms, fact.device))
             case _:
                 pass
 
     def _keep(self, keep: Keep) -> None:
         data = _encode(keep.outcome)
-        self.rows[_INSERT_OUTCOME].append((
+        self._add(_INSERT_OUTCOME, (
             keep.job, keep.stage, keep.index, keep.attempt, keep.device, keep.accepted, keep.blame, keep.reason,
             crc32(data), data,
-        ))  # fmt: skip
+        ), len(data))  # fmt: skip
         self._pin(keep.job, blobs_of_outcome(keep.outcome))
 
     def _retire(self, retired: Retire) -> None:
         view = _decode_view(retired.view)
-        self.rows[_RETIRE].append((view.state, view.finished_ms, retired.view, retired.state, retired.job))
-        self.rows[_INSERT_STATES].extend(
-            (retired.job, stage, data) for stage, data in enumerate(retired.states)
-        )
+        row = (view.state, view.finished_ms, retired.view, retired.state, retired.job)
+        self._add(_RETIRE, row, len(retired.view) + len(retired.state))
+        for stage, states in enumerate(retired.states):
+            self._add(_INSERT_STATES, (retired.job, stage, states), len(states))
 
     def _pin(self, job: JobId, names: Iterable[BlobHash]) -> None:
         for name in names:
-            self.rows[_INSERT_PIN].append((job, bytes.fromhex(name)))
+            self._add(_INSERT_PIN, (job, bytes.fromhex(name)))
 
     def _token(self, token: TokenRow) -> None:
-        self.rows[INSERT_TOKEN].append(tuple(token))
+        self._add(INSERT_TOKEN, tuple(token))
