@@ -31,7 +31,7 @@ static int log_fd = -1;
 static unsigned char tracked[FDS_MAX]; /* 1: recorded; 2: the index of the write-ahead log, rebuilt after a crash */
 static char fail_call[16];
 static int fail_errno;
-static char fail_suffix[64];
+static char fail_suffix[256];
 
 static int (*real_open)(const char *, int, ...);
 static int (*real_openat)(int, const char *, int, ...);

@@ -88,7 +88,8 @@ class Checkpoints:
         except sqlite3.Error as error:
             # Without space the log keeps what is committed, and a later run copies it. After any other error nobody
             # knows what the database file holds.
-            if judge(self._path, error) is Trouble.HOLD:
-                log.warning("The log of %s could not be copied: %s", self._path, error)
+            trouble, told = judge(self._path, error)
+            if trouble is Trouble.HOLD:
+                log.warning("The log of %s could not be copied: %s", self._path, told)
             else:
                 self.on_error(error)

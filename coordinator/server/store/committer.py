@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from coordinator.server.store.checkpoints import Checkpoints
-from coordinator.server.store.damage import Trouble, judge, translate
+from coordinator.server.store.damage import Trouble, judge
 from sparegrid.errors import GridError, StorageError
 
 log = logging.getLogger(__name__)
@@ -189,8 +189,8 @@ class Committer:
                 return self._transact(group)
             except sqlite3.Error as error:
                 self._roll_back()
-                told = translate(self._path, error)
-                if judge(self._path, error) is Trouble.FATAL:
+                trouble, told = judge(self._path, error)
+                if trouble is Trouble.FATAL:
                     self._die(told, group)
                     return None
                 if not self._wait(told):

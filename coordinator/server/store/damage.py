@@ -59,16 +59,20 @@ def error_name(error: sqlite3.Error) -> str:
     return str(getattr(error, "sqlite_errorname", ""))
 
 
-def judge(path: Path, error: sqlite3.Error) -> Trouble:
-    """Whether to wait or to end. A failed fsync is the end: the kernel may have dropped what it could not write."""
+def judge(path: Path, error: sqlite3.Error) -> tuple[Trouble, StorageError]:
+    """Whether to wait or to end, and what to say.
+
+    A failed fsync is the end: the kernel may have dropped what it could not write.
+    """
     name = error_name(error)
     if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")):
-        return Trouble.HOLD
-    if name in {"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"} or not name.startswith("SQLITE_IOERR"):
-        return Trouble.FATAL
+        return Trouble.HOLD, translate(path, error)
     # SQLite tells ENOSPC from other errors in some calls only: quotas and the growth of the -shm file are plain I/O
     # errors to it. A small write beside the store tells.
-    return Trouble.HOLD if _is_full(path.parent) else Trouble.FATAL
+    of_fsync = name in {"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"}
+    if name.startswith("SQLITE_IOERR") and not of_fsync and _is_full(path.parent):
+        return Trouble.HOLD, disk_full(path)
+    return Trouble.FATAL, translate(path, error)
 
 
 def _is_full(folder: Path) -> bool:
