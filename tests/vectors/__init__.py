@@ -1,0 +1,1 @@
+"""Golden bytes of every message: what one version writes, every other reads."""
