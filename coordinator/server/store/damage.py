@@ -30,19 +30,19 @@ def damaged(path: Path, what: str) -> StorageError:
 def translate(path: Path, error: sqlite3.Error) -> StorageError:
     """What SQLite reports about this file."""
     name = error_name(error)
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return damaged(path, f"{error} ({name})")
+    what = f"{error} ({name})" if name else str(error)
     if name.startswith("SQLITE_FULL"):
         return disk_full(path)
+    if name.startswith("SQLITE_IOERR"):
+        return StorageError(
+            "Disk error", f"{path}: {what}", "Check the disk, then start the coordinator again"
+        )
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return StorageError("Store is locked", f"{path} is locked by another program", "Close that program")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_AUTH")):
-        return StorageError(
-            "Store cannot be written", f"{path}: {error} ({name})", "Check its owner and permissions"
-        )
-    return StorageError(
-        "Disk error", f"{path}: {error} ({name})", "Check the disk, then start the coordinator again"
-    )
+        return StorageError("Store cannot be written", f"{path}: {what}", "Check its owner and permissions")
+    # SQLITE_CORRUPT and SQLITE_NOTADB, but also a table that is missing or a text that is not UTF-8.
+    return damaged(path, what)
 
 
 def disk_full(path: Path) -> StorageError:
