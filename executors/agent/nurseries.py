@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -88,6 +89,7 @@ class SlotHandle:
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, asyncio.Future[Done]] = {}
         self._codec = StreamCodec(Report)
+        self._unsent: deque[bytes] = deque()
         self._requests, self._requests_far = socket.socketpair(socket.AF_UNIX, REQUEST_SOCKET)
         self._control, self._control_far = socket.socketpair()
         for end in (self._requests, self._requests_far, self._control):
@@ -98,6 +100,11 @@ class SlotHandle:
     def far_ends(self) -> tuple[socket.socket, socket.socket]:
         """The ends that go to the slot's process."""
         return self._requests_far, self._control_far
+
+    @property
+    def output_path(self) -> Path:
+        """What a call prints, while it runs: the slot's output file."""
+        return self._nursery.folder / f"slot-{self.number}.out"
 
     def on_sent(self) -> None:
         """The slot's ends are on their way. The agent keeps that of the requests, to recall them."""
@@ -119,14 +126,20 @@ class SlotHandle:
         """Queue a request. The future gives its Done, or raises SlotDiedError or RecalledError."""
         future: asyncio.Future[Done] = self._loop.create_future()
         self._pending[request.attempt] = future
-        try:
-            self._requests.send(self._encoded(request))
-        except OSError as error:
-            # The slot has just died, or the disk or the socket's buffer is full: the attempt starts elsewhere.
-            log.debug("slot %d takes no request: %s", self.number, error)
-            del self._pending[request.attempt]
-            future.set_exception(RecalledError())
+        self._unsent.append(self._encoded(request))
+        self._send_requests()
         return future
+
+    def _send_requests(self) -> None:
+        try:
+            while self._unsent:
+                self._requests.send(self._unsent[0])
+                self._unsent.popleft()
+        except BlockingIOError:
+            pass  # The socket's buffer is full: more after the next Done.
+        except OSError as error:
+            # The slot has just died; what it did not read is recalled when the nursery says so.
+            log.debug("slot %d takes no request: %s", self.number, error)
 
     def _encoded(self, request: RunCommand | RunCall) -> bytes:
         data = encode_request(request)
@@ -138,8 +151,9 @@ class SlotHandle:
 
     def recall(self) -> list[int]:
         """Take back the requests that the slot has not read; their futures raise RecalledError."""
-        unread = 0
-        while True:
+        unread = len(self._unsent)
+        self._unsent.clear()
+        while self.alive:
             try:
                 if not self._requests_far.recv(SPILL_BYTES * 2):
                     break
@@ -206,6 +220,8 @@ class SlotHandle:
                 continue
             self.worn = self.worn or report.worn
             self._settle(report.attempt, report)
+        if self._unsent:
+            self._send_requests()
         return True
 
     def _settle(self, attempt: int, result: Done | Exception) -> None:
@@ -219,7 +235,7 @@ class SlotHandle:
 
     def on_ended(self, exit_code: int, signal: int) -> None:
         """The process is gone. What it had told is heard first; then its head ends, and the rest is recalled."""
-        while self._read():
+        while self.alive and self._read():
             pass
         self.recall()
         self.close()
@@ -242,15 +258,22 @@ class Nursery:
     """A nursery process and its slots.
 
     Args:
-        folder: for work folders and outbox; made here, on one disk.
+        folder: for work folders; made here.
+        outbox: where large outputs go, by SHA-256, on the same disk.
         on_log: takes pieces of followed logs.
         program: how to start a nursery.
     """
 
     def __init__(
-        self, folder: Path, on_log: Callable[[LogPiece], None], *, program: Sequence[str] = PROGRAM
+        self,
+        folder: Path,
+        outbox: Path,
+        on_log: Callable[[LogPiece], None],
+        *,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         self.folder = folder
+        self._outbox = outbox
         self.slots: dict[int, SlotHandle] = {}
         self._on_log = on_log
         self._program = program
@@ -268,12 +291,12 @@ class Nursery:
 
     def start(self, environ: Mapping[str, str]) -> None:
         """Start the process. Raises OSError when the system cannot."""
-        (self.folder / "outbox").mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         near, far = socket.socketpair()
         with far:
             try:
                 self._process = subprocess.Popen(
-                    [*self._program, str(far.fileno()), str(self.folder)],
+                    [*self._program, str(far.fileno()), str(self.folder), str(self._outbox)],
                     pass_fds=(far.fileno(),),
                     stdin=subprocess.DEVNULL,
                     env=dict(environ),

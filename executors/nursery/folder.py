@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from executors.nursery.protocol import Place
+from sparegrid.globs import matches
 from sparegrid.messages import INLINE_LIMIT_BYTES, BlobRef, FileEntry, Inline, Payload
 
 INLINE_TOTAL_BYTES = 64 << 10
@@ -54,35 +55,6 @@ def checked_path(path: str) -> str:
     if not path or any(part in {"", ".", ".."} for part in parts) or re.search(r"[\x00\\:]", path):
         raise FolderError("task", f"the path {path!r} is not a plain relative path within the work folder")
     return path
-
-
-def glob_pattern(glob: str) -> re.Pattern[str]:
-    """A glob as a pattern of whole relative paths: `*` and `?` stay within a folder, `**/` is any folders.
-
-    A folder's path stands for everything below it.
-    """
-    out: list[str] = []
-    at = 0
-    while at < len(glob):
-        if glob.startswith("**/", at):
-            out.append(r"(?:[^/]+/)*")
-            at += 3
-            continue
-        char = glob[at]
-        close = glob.find("]", at + 2) if char == "[" else -1
-        if char == "*":
-            out.append(".*" if glob.startswith("**", at) else "[^/]*")
-            at += glob.startswith("**", at)
-        elif char == "?":
-            out.append("[^/]")
-        elif close > 0:
-            body = glob[at + 1 : close].replace("\\", r"\\")
-            out.append("[^" + body[1:] + "]" if body[0] in "!^" else f"[{body}]")
-            at = close
-        else:
-            out.append(re.escape(char))
-        at += 1
-    return re.compile("".join(out) + r"(?:/.*)?\Z", re.DOTALL)
 
 
 class WorkFolder:
@@ -204,12 +176,14 @@ class WorkFolder:
             raise disk_error(error, "an output could not be kept") from error
 
     def _matches(self, glob: str) -> list[str]:
-        pattern = glob_pattern(checked_path(glob.rstrip("/")))
+        """Paths of files that match, or are below a folder of that very name."""
+        glob = checked_path(glob.rstrip("/"))
         matching = []
         for folder, _folders, names in os.walk(self.path):
             for name in names:
                 path = os.path.relpath(os.path.join(folder, name), self.path)
-                if pattern.match(path) and (path == glob or not self._is_untouched_input(path)):
+                fits = path == glob or path.startswith(f"{glob}/") or matches(path, glob)
+                if fits and (path == glob or not self._is_untouched_input(path)):
                     matching.append(path)
         return matching
 

@@ -40,12 +40,14 @@ class Host:
 
     Args:
         channel: the nursery's end of its channel to the agent.
-        folder: where slots have their work folders; `outbox` is below it.
+        folder: where slots have their work folders.
+        outbox: where large outputs go, on the same disk.
     """
 
-    def __init__(self, channel: socket.socket, folder: Path) -> None:
+    def __init__(self, channel: socket.socket, folder: Path, outbox: Path) -> None:
         self._channel = channel
         self._folder = folder
+        self._outbox = outbox
         self._codec = StreamCodec(Order)
         self._pids: dict[int, int] = {}
         self._pidfds: dict[int, int] = {}
@@ -94,7 +96,7 @@ class Host:
         requests, control = (socket.socket(fileno=descriptor) for descriptor in descriptors)
         pid = os.fork()
         if pid == 0:
-            slot_main(requests, control, self._folder, slot, self._forget)
+            slot_main(requests, control, self._folder, self._outbox, slot, self._forget)
         requests.close()
         control.close()
         self._pids[slot] = pid
@@ -140,7 +142,7 @@ def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Be a nursery: arguments are the channel's descriptor and the folder."""
+    """Be a nursery: arguments are the channel's descriptor, the folder of work folders, and the outbox."""
     channel = socket.socket(fileno=int(arguments[0]))
     channel.set_inheritable(False)
     become_subreaper()
@@ -148,7 +150,7 @@ def main(arguments: list[str]) -> int:
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_bytes(_OOM_SCORE)
     gc.freeze()
-    Host(channel, Path(arguments[1])).run()
+    Host(channel, Path(arguments[1]), Path(arguments[2])).run()
     return 0
 
 

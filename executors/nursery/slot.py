@@ -19,6 +19,7 @@ from executors.nursery.folder import WorkFolder
 from executors.nursery.protocol import (
     Control,
     Done,
+    FollowLog,
     LogPiece,
     Request,
     RunCall,
@@ -27,7 +28,7 @@ from executors.nursery.protocol import (
     StreamCodec,
     decode_request,
 )
-from executors.nursery.spawn import CommandRun
+from executors.nursery.spawn import Agent, CommandRun
 from executors.nursery.tree import become_subreaper, bury_children
 
 _MAX_REQUEST_BYTES = 1 << 16
@@ -44,15 +45,20 @@ class Slot:
         requests: the slot's end of the request channel.
         control: the slot's end of the control channel.
         folder: the nursery's folder; the slot keeps its own things below it.
+        outbox: where large outputs go.
         number: which slot of the nursery this is.
     """
 
-    def __init__(self, requests: socket.socket, control: socket.socket, folder: Path, number: int) -> None:
+    def __init__(
+        self, requests: socket.socket, control: socket.socket, folder: Path, outbox: Path, number: int
+    ) -> None:
         self._requests = requests
         self._control = control
         self._codec = StreamCodec(Control)
         self._spill = str(folder / f"slot-{number}.log")
-        self._folder = WorkFolder(folder / f"slot-{number}", folder / "outbox")
+        self._base_environ = dict(os.environ)
+        self._follows: dict[int, int] = {}
+        self._folder = WorkFolder(folder / f"slot-{number}", outbox)
         self._calls = CallRunner(self._folder, folder / f"slot-{number}.out")
         requests.setblocking(False)
         control.setblocking(True)
@@ -61,7 +67,10 @@ class Slot:
         """Run requests until the agent is gone."""
         try:
             while (request := self._next_request()) is not None:
-                self._send(self._serve(request))
+                done = self._serve(request)
+                self._send(done)
+                if done.worn:
+                    break
         except (AgentGoneError, BrokenPipeError, ConnectionResetError):
             pass
         finally:
@@ -75,10 +84,14 @@ class Slot:
                 Path(path).unlink()
                 return self._serve(decode_request(data))
             case RunCommand():
-                run = CommandRun(
-                    request, self._folder, self._spill, self._control.fileno(), self._read_control, self._send
-                )
-                return run.run()
+                request.env = {**self._base_environ, **request.env}
+                return CommandRun(
+                    request,
+                    self._folder,
+                    self._spill,
+                    Agent(self._control.fileno(), self._read_control, self._send),
+                    self._follows.pop(request.attempt, -1),
+                ).run()
             case RunCall():
                 return self._calls.run(request)
 
@@ -93,15 +106,19 @@ class Slot:
                 readable, _, _ = select.select([self._requests, self._control], [], [])
                 if self._control in readable:
                     self._read_control()
-                continue
-            return decode_request(data) if data else None
+            else:
+                return decode_request(data) if data else None
 
     def _read_control(self) -> list[Any]:
-        """What the agent says; outside of a task it only matters that it is there."""
+        """What the agent says. To follow an attempt may be asked before its request is read: that is kept."""
         data = self._control.recv(1 << 16)
         if not data:
             raise AgentGoneError
-        return self._codec.feed(data)
+        messages = self._codec.feed(data)
+        for message in messages:
+            if isinstance(message, FollowLog):
+                self._follows = {message.attempt: message.offset if message.on else -1}
+        return messages
 
     def _send(self, report: Done | LogPiece) -> None:
         """Tell the agent at once: a result that waited here would be lost with a later task that crashes."""
@@ -109,7 +126,12 @@ class Slot:
 
 
 def slot_main(
-    requests: socket.socket, control: socket.socket, folder: Path, number: int, forget: Callable[[], None]
+    requests: socket.socket,
+    control: socket.socket,
+    folder: Path,
+    outbox: Path,
+    number: int,
+    forget: Callable[[], None],
 ) -> NoReturn:
     """Be a slot: what a forked child of the nursery does for the rest of its life.
 
@@ -122,7 +144,7 @@ def slot_main(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         become_subreaper()
-        Slot(requests, control, folder, number).run()
+        Slot(requests, control, folder, outbox, number).run()
         code = 0
     finally:
         # Never the nursery's own clean-up.

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from executors.nursery.folder import FolderError, WorkFolder
 from executors.nursery.log import FOLLOW_PIECE_BYTES, TaskLog
@@ -30,6 +31,16 @@ _RESET_SIGNALS = [signal.SIGPIPE, *([signal.SIGXFSZ] if hasattr(signal, "SIGXFSZ
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
+class Agent(NamedTuple):
+    """The way to the agent while a command runs."""
+
+    fd: int
+    """Readable when it says something."""
+    listen: Callable[[], list[Control]]
+    """What it says; raises when it is gone."""
+    tell: Callable[[LogPiece], None]
+
+
 _NOTHING_USED = resource.struct_rusage((0.0,) * 16)
 
 
@@ -40,9 +51,8 @@ class CommandRun:
         request: what to run.
         folder: the slot's work folder.
         spill_path: where a long log goes while it grows.
-        control_fd: becomes readable when the agent says something.
-        on_control: reads what the agent says and gives the messages; raises when the agent is gone.
-        send: takes a LogPiece.
+        agent: whom to obey meanwhile.
+        follow_from: byte of the log from which on it is followed from the start; -1 when it is not.
     """
 
     def __init__(
@@ -50,20 +60,18 @@ class CommandRun:
         request: RunCommand,
         folder: WorkFolder,
         spill_path: str,
-        control_fd: int,
-        on_control: Callable[[], list[Control]],
-        send: Callable[[LogPiece], None],
+        agent: Agent,
+        follow_from: int = -1,
     ) -> None:
         self._request = request
         self._folder = folder
         self._log = TaskLog(request.max_log_bytes, spill_path)
-        self._control_fd = control_fd
-        self._on_control = on_control
-        self._send = send
+        self._agent = agent
         self._pid = 0
         self._asked = 0
         self._killed = False
-        self._followed_to = -1
+        self._followed_to = follow_from
+        self._next_piece_s = 0.0
 
     def run(self) -> Done:
         """Run it to its end, the end of its tree included."""
@@ -139,7 +147,7 @@ class CommandRun:
         pidfd = os.pidfd_open(self._pid) if hasattr(os, "pidfd_open") else -1
         poll = select.poll()
         poll.register(output, select.POLLIN)
-        poll.register(self._control_fd, select.POLLIN)
+        poll.register(self._agent.fd, select.POLLIN)
         if pidfd >= 0:
             poll.register(pidfd, select.POLLIN)
         try:
@@ -149,7 +157,7 @@ class CommandRun:
                 for descriptor, _event in ready:
                     if descriptor == output and not self._read(output):
                         poll.unregister(output)
-                    elif descriptor == self._control_fd:
+                    elif descriptor == self._agent.fd:
                         self._obey()
                 if self._followed_to >= 0:
                     self._follow()
@@ -178,7 +186,7 @@ class CommandRun:
         return bool(data)
 
     def _obey(self) -> None:
-        for message in self._on_control():
+        for message in self._agent.listen():
             match message:
                 case Signal(attempt=attempt, number=number, tree=tree) if attempt == self._request.attempt:
                     self._asked = self._asked or number
@@ -196,8 +204,6 @@ class CommandRun:
                 case _:
                     pass  # For an attempt that has ended here already.
 
-    _next_piece_s = 0.0
-
     def _follow(self) -> None:
         """Send the newest piece of the log, at most one each fifth of a second."""
         now = time.monotonic()
@@ -206,7 +212,7 @@ class CommandRun:
         self._next_piece_s = now + _FOLLOW_EVERY_S
         start = max(self._followed_to, self._log.kept - FOLLOW_PIECE_BYTES)
         data = self._log.read(start, FOLLOW_PIECE_BYTES)
-        self._send(LogPiece(self._request.attempt, start, data, start - self._followed_to))
+        self._agent.tell(LogPiece(self._request.attempt, start, data, start - self._followed_to))
         self._followed_to = start + len(data)
 
     # -- end

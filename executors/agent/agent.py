@@ -1,0 +1,394 @@
+"""The agent of one grid: carries out what `session` decides, and tells it what happens.
+
+This is the edge: it owns the clock, the outgoing queue and the order *spool, then send*. Everything runs on one loop;
+messages of one turn leave as one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+from executors.agent.cache import BlobCache
+from executors.agent.instructions import (
+    CloseLane,
+    Do,
+    Fetch,
+    FollowAttempt,
+    Forget,
+    Keep,
+    OpenLane,
+    Recall,
+    ReleaseJob,
+    Say,
+    Start,
+    Stop,
+    SuspendAll,
+)
+from executors.agent.link import Link
+from executors.agent.run import Runner
+from executors.agent.session import Session
+from executors.agent.slots import Ledger
+from executors.agent.spool import Spool, blobs_of_result
+from executors.agent.transfer import Transfers, refs_of
+from executors.base import AttemptFailedError, Executor
+from executors.nursery.protocol import Place
+from sparegrid import __version__
+from sparegrid.client.transport import Transport
+from sparegrid.messages import (
+    PROTOCOL_MAJOR,
+    PROTOCOL_MINOR,
+    Attach,
+    Capability,
+    CapabilityChanged,
+    Delivered,
+    Detach,
+    DeviceState,
+    Ended,
+    FromWorker,
+    Heartbeat,
+    Held,
+    Hello,
+    LogChunk,
+    PauseVerb,
+    Reading,
+    ToWorker,
+    Welcome,
+)
+
+log = logging.getLogger(__name__)
+
+BUSY_TICK_S = 0.05
+IDLE_TICK_S = 0.5
+GATHER_S = 0.002
+"""After a frame has left, the next one waits this long for more to go with it."""
+HEARTBEAT_JITTER = 0.1
+MAX_FRAME_MESSAGES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which device this is, in which grid."""
+
+    device: str
+    name: str
+    token: str
+    session: str
+
+
+class Agent:
+    """Serves one grid.
+
+    Args:
+        identity: who it is.
+        capability: what it offers.
+        transport: the way to the coordinator.
+        executors: by kind.
+        folder: the grid's data on this device: spool, outbox, work folders.
+        cache: blobs for tasks.
+        environ: environment of tasks.
+        read: takes a reading of the machine's health.
+        unclean: the run before this one did not end by itself.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        capability: Capability,
+        transport: Transport,
+        executors: Mapping[str, Executor],
+        folder: Path,
+        cache: BlobCache,
+        environ: Mapping[str, str],
+        read: Callable[[], Reading],
+        *,
+        unclean: bool = False,
+    ) -> None:
+        self.identity = identity
+        self.capability = capability
+        self.grid_name = ""
+        self.link_state = "connecting"
+        self.done = 0
+        self.failed = 0
+        self._read = read
+        self._unclean = unclean
+        self._cache = cache
+        self._spool = Spool(folder / "spool.bin")
+        outbox = folder / "outbox"
+        self.session = Session(identity.device, Ledger.of(capability), self._spool.results)
+        self._runner = Runner(identity.device, executors, folder / "work", outbox, environ, self)
+        self._transfers = Transfers(transport, cache, outbox)
+        self._link = Link(transport, self)
+        self._heartbeat_ms = 10_000
+        self._outgoing: list[FromWorker] = []
+        self._keeping: list[Delivered | Ended] = []
+        self._wake = asyncio.Event()
+        self._files: dict[int, list[Place]] = {}
+        self._pinned: dict[int, list[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._suspending: asyncio.Task[None] | None = None
+        self._drop_orphans(outbox)
+
+    def _drop_orphans(self, outbox: Path) -> None:
+        """Files of results that were never spooled are of no use."""
+        wanted = {ref.hash for result in self._spool.results.values() for ref in blobs_of_result(result)}
+        for path in outbox.iterdir():
+            if path.name not in wanted:
+                path.unlink()
+
+    # -- life
+
+    async def run(self) -> None:
+        """Serve until cancelled; then everything of it has ended.
+
+        Raises:
+            DeniedError: the device is not a member of the grid any more.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._link.run())
+            group.create_task(self._flush_for_ever())
+            group.create_task(self._tick_for_ever())
+            group.create_task(self._beat_for_ever())
+            for result in list(self._spool.results.values()):
+                self._deliver(result)
+
+    async def close(self) -> None:
+        """End what runs and say goodbye: what was not finished requeues at once."""
+        await self._runner.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._transfers.close()
+        self._spool.close()
+
+    async def say_goodbye(self) -> None:
+        """Tell the coordinator that this session will not be back."""
+        self._write_spool()
+        await self._link.send(
+            [*self._outgoing, Detach(self.identity.device, for_good=True, reason="stopped")]
+        )
+        self._outgoing.clear()
+
+    # -- the link's Peer
+
+    def hello(self) -> Hello:
+        """The first message of a connection."""
+        return Hello(
+            PROTOCOL_MAJOR, PROTOCOL_MINOR, "worker", self.identity.token, self.identity.session, __version__
+        )
+
+    def on_welcome(self, welcome: Welcome) -> Attach:
+        """Say what this device is and what it holds."""
+        self._heartbeat_ms = max(100, welcome.heartbeat_ms)
+        self.grid_name = welcome.grid_name
+        self.link_state = "connected"
+        log.info("connected to the grid %s (version %s)", welcome.grid_name, welcome.version)
+        running, spooled = self.session.held()
+        self._cache.changes()
+        session = self.session
+        return Attach(
+            self.identity.device,
+            self.identity.session,
+            self.identity.name,
+            self.capability,
+            running=running,
+            spooled=spooled,
+            held=self._cache.held(),
+            state=session.state,
+            reason=session.reason,
+            unclean=self._unclean,
+        )
+
+    def on_messages(self, messages: Sequence[ToWorker]) -> None:
+        """Act on a frame."""
+        now_ms = self._now_ms()
+        for message in messages:
+            self._act(self.session.on_message(message, now_ms))
+
+    def on_unlinked(self, reason: str) -> None:
+        """Go on without the coordinator; results gather in the spool."""
+        if self.link_state != f"offline: {reason}":
+            log.warning("not connected: %s", reason)
+        self.link_state = f"offline: {reason}"
+        self.session.on_unlinked()
+        self._outgoing.clear()
+
+    # -- the runner's Listener
+
+    def on_finished(self, message: Delivered | Ended) -> None:
+        """An attempt has ended."""
+        if isinstance(message, Delivered):
+            self.done += 1
+        else:
+            self.failed += 1
+        self._end_attempt(message.attempt)
+        sendable = not blobs_of_result(message)
+        self._act(self.session.on_finished(message, self._now_ms(), sendable=sendable))
+        if not sendable:
+            self._deliver(message)
+
+    def on_recalled(self, lane: int, attempts: list[int]) -> None:
+        """Attempts did not begin."""
+        self._act(self.session.on_recalled(lane, attempts, self._now_ms()))
+
+    def on_log(self, attempt: int, offset: int, data: bytes, skipped: int, last: bool) -> None:
+        """A piece of a followed log."""
+        self._send(LogChunk(self.identity.device, attempt, offset, data, skipped, last))
+
+    # -- verbs of the owner, also from the local API
+
+    def pause(self, verb: PauseVerb, by: str = "", until_ms: int = 0) -> None:
+        """Pause, finish, give back or resume. `until_ms` is wall time, 0 until resumed."""
+        self._act(self.session.on_pause(verb, by, until_ms, self._now_ms()))
+
+    def change_capability(self, capability: Capability) -> None:
+        """The device offers something else from now on."""
+        self.capability = capability
+        self._send(CapabilityChanged(self.identity.device, capability, self.identity.name))
+
+    # -- doing
+
+    def _act(self, does: Sequence[Do]) -> None:
+        for do in does:
+            match do:
+                case Say(message=message):
+                    if isinstance(message, Ended) and message.unstarted:
+                        self._end_attempt(message.attempt)
+                    self._send(message)
+                case Start(attempt=number, lane=lane):
+                    self._runner.start(self.session.attempts[number], lane, self._files.get(number, []))
+                case Keep(message=message):
+                    self._keeping.append(message)
+                    self._wake.set()
+                case Forget(attempts=attempts):
+                    self._spool.forget(attempts)
+                case OpenLane(lane=lane, job=job, stage=stage):
+                    self._runner.open_lane(lane, job, stage)
+                case CloseLane(lane=lane):
+                    self._runner.close_lane(lane)
+                case Recall(lane=lane):
+                    self.on_recalled(lane, self._runner.recall(lane))
+                case Stop(attempt=number, blame=blame, reason=reason):
+                    self._runner.stop(number, blame, reason)
+                case Fetch(attempt=number):
+                    self._spawn(self._fetch(number))
+                case SuspendAll(on=on):
+                    self._spawn(self._suspend(on))
+                case FollowAttempt(attempt=number, on=on, offset=offset):
+                    self._runner.follow(number, on=on, offset=offset)
+                case ReleaseJob(job=job):
+                    self._runner.release(job)
+                case _:
+                    assert_never(do)
+
+    async def _suspend(self, on: bool) -> None:
+        await self._runner.suspend(on=on)
+
+    async def _fetch(self, number: int) -> None:
+        attempt = self.session.attempts[number]
+        self._pinned[number] = [ref.hash for ref in refs_of(attempt.stage, attempt.run)]
+        self._cache.pin(self._pinned[number])
+        try:
+            self._files[number] = await self._transfers.fetch(attempt.stage, attempt.run)
+        except AttemptFailedError as error:
+            ended = Ended(
+                self.identity.device,
+                attempt.stage.job,
+                attempt.stage.stage,
+                attempt.run.index,
+                number,
+                error.blame,
+                error.reason,
+            )
+            self.on_finished(ended)
+            return
+        self._act(self.session.on_fetched(number, self._now_ms()))
+        if number not in self.session.attempts or self.session.attempts[number].message is not None:
+            self._end_attempt(number)
+
+    def _end_attempt(self, number: int) -> None:
+        """Let go of an attempt's files."""
+        self._files.pop(number, None)
+        pinned = self._pinned.pop(number, None)
+        if pinned is not None:
+            self._cache.unpin(pinned)
+
+    def _deliver(self, result: Delivered | Ended) -> None:
+        self._spawn(self._upload(result))
+
+    async def _upload(self, result: Delivered | Ended) -> None:
+        await self._transfers.deliver(blobs_of_result(result))
+        self._act(self.session.on_uploaded(result.attempt))
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the agent failed: %r", error, exc_info=error)
+
+    # -- loops
+
+    def _send(self, message: FromWorker) -> None:
+        """Queue a message for the next frame. Without a connection it is dropped: the session says it again."""
+        if self._link.is_open:
+            self._outgoing.append(message)
+            self._wake.set()
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._write_spool():
+                await asyncio.to_thread(self._spool.sync)
+            batch, self._outgoing = self._outgoing, []
+            for first in range(0, len(batch), MAX_FRAME_MESSAGES):
+                await self._link.send(batch[first : first + MAX_FRAME_MESSAGES])
+            await asyncio.sleep(GATHER_S)
+
+    def _write_spool(self) -> bool:
+        """Write what is to be kept; True when it deserves a sync."""
+        keeping, self._keeping = self._keeping, []
+        return bool(keeping) and self._spool.keep(keeping)
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(BUSY_TICK_S if self.session.lanes else IDLE_TICK_S)
+            now_ms = self._now_ms()
+            self._act(self.session.on_tick(now_ms))
+            if self.session.until_ms and time.time() * 1000 >= self.session.until_ms:
+                self._act(self.session.on_resume(now_ms))
+            added, removed = self._cache.changes()
+            if added or removed:
+                self._send(Held(self.identity.device, added, removed))
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
+            await asyncio.sleep(self._heartbeat_ms / 1000 * jitter)
+            reading = await asyncio.to_thread(self._read)
+            reading.blob_cache = self._cache.total
+            self._send(Heartbeat(self.identity.device, reading, self.running()))
+
+    def running(self) -> int:
+        """How many attempts run now."""
+        return sum(bool(lane.attempts) for lane in self.session.lanes.values())
+
+    def state(self) -> DeviceState:
+        """What the device does, as screens show it."""
+        if self.session.state is DeviceState.READY and self.running():
+            return DeviceState.COMPUTING
+        return self.session.state
+
+    @staticmethod
+    def _now_ms() -> int:
+        return int(asyncio.get_running_loop().time() * 1000)

@@ -1,0 +1,103 @@
+"""One worker per home: the lock, the mark of an unclean end, and the hunt for what such an end left running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from sparegrid.errors import ConflictError, StorageError
+
+log = logging.getLogger(__name__)
+
+MARKER = "SPAREGRID_NURSERY"
+"""Environment variable of nurseries and all that they start: the folder of the worker they belong to."""
+_HUNT_TIMEOUT_S = 5.0
+
+
+class WorkerLock:
+    """Held while a worker runs.
+
+    Args:
+        folder: of the worker, in its home.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "lock"
+        self._running = folder / "running"
+        self._descriptor = -1
+        self.was_unclean = False
+        """The worker before this one did not end by itself."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _lock(self._descriptor)
+        except BlockingIOError as error:
+            pid = os.pread(self._descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise ConflictError(
+                "A worker runs already",
+                f"The worker with process id {pid} serves this home ({self._path.parent})",
+                "Stop it, or use another SPAREGRID_HOME",
+            ) from error
+        except OSError as error:
+            raise StorageError(
+                "Cannot lock the worker's folder", f"{self._path}: {error.strerror}"
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        self.was_unclean = self._running.exists()
+        self._running.touch(mode=0o600)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            self._running.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Take the lock or raise BlockingIOError. It is free again when the process is gone, however that ends."""
+    if os.name == "nt":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+        return
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def hunt_leftovers(folder: Path) -> int:
+    """Kill what a worker that died left running; the number of processes. They carry its mark in their environment."""
+    victims = [process for process in psutil.process_iter() if _is_marked(process, str(folder))]
+    for process in victims:
+        log.warning("process %d is left from a worker that died, and is killed", process.pid)
+        with suppress(psutil.Error):
+            process.kill()
+    deadline = time.monotonic() + _HUNT_TIMEOUT_S
+    while any(_is_marked(process, str(folder)) for process in victims) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return len(victims)
+
+
+def _is_marked(process: psutil.Process, folder: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(process.environ().get(MARKER) == folder)
+    except (psutil.Error, OSError):
+        return False
