@@ -111,7 +111,16 @@ class Forget(Struct, frozen=True, tag=True):
 
 
 Effect = (
-    Record | Keep | AssignTasks | AckAttempts | Send | PublishJob | PublishTasks | PublishDevice | Retire | Forget
+    Record
+    | Keep
+    | AssignTasks
+    | AckAttempts
+    | Send
+    | PublishJob
+    | PublishTasks
+    | PublishDevice
+    | Retire
+    | Forget
 )
 
 __all__ = [
