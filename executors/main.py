@@ -33,6 +33,7 @@ async def work(
     *,
     ready: Callable[[str], None],
     stop: asyncio.Event,
+    paths: Paths | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
     """Be the worker of this home until `stop` is set.
@@ -41,6 +42,7 @@ async def work(
         settings: what the owner lends, and to whom.
         ready: called once with a line for people when the worker is at work.
         stop: set it to end; whatever runs is given back.
+        paths: the home; this user's when None.
         environ: instead of this process's environment.
 
     Raises:
@@ -50,7 +52,7 @@ async def work(
         GridError: the join failed, or the disk did.
     """
     environ = os.environ if environ is None else environ
-    paths = Paths.find(environ).make()
+    paths = (paths or Paths.find(environ)).make()
     with WorkerLock(paths.worker) as lock:
         key = await asyncio.to_thread(device_key, paths)
         member = await find_membership(settings, paths, key)

@@ -26,6 +26,7 @@ from executors.agent.instructions import (
     OpenLane,
     Recall,
     ReleaseJob,
+    RunDo,
     Say,
     Start,
     Stop,
@@ -261,34 +262,36 @@ class Agent:
                     if isinstance(message, Ended) and message.unstarted:
                         self._end_attempt(message.attempt)
                     self._send(message)
-                case Start(attempt=number, lane=lane):
-                    self._runner.start(self.session.attempts[number], lane, self._files.get(number, []))
                 case Keep(message=message):
                     self._keeping.append(message)
                     self._wake.set()
                 case Forget(attempts=attempts):
                     self._spool.forget(attempts)
-                case OpenLane(lane=lane, job=job, stage=stage):
-                    self._runner.open_lane(lane, job, stage)
-                case CloseLane(lane=lane):
-                    self._runner.close_lane(lane)
-                case Recall(lane=lane):
-                    self.on_recalled(lane, self._runner.recall(lane))
-                case Stop(attempt=number, blame=blame, reason=reason):
-                    self._runner.stop(number, blame, reason)
                 case Fetch(attempt=number):
                     self._spawn(self._fetch(number))
-                case SuspendAll(on=on):
-                    self._spawn(self._suspend(on))
-                case FollowAttempt(attempt=number, on=on, offset=offset):
-                    self._runner.follow(number, on=on, offset=offset)
-                case ReleaseJob(job=job):
-                    self._runner.release(job)
                 case _:
-                    assert_never(do)
+                    self._act_on_runs(do)
 
-    async def _suspend(self, on: bool) -> None:
-        await self._runner.suspend(on=on)
+    def _act_on_runs(self, do: RunDo) -> None:
+        match do:
+            case Start(attempt=number, lane=lane):
+                self._runner.start(self.session.attempts[number], lane, self._files.get(number, []))
+            case OpenLane(lane=lane, job=job, stage=stage):
+                self._runner.open_lane(lane, job, stage)
+            case CloseLane(lane=lane):
+                self._runner.close_lane(lane)
+            case Recall(lane=lane):
+                self.on_recalled(lane, self._runner.recall(lane))
+            case Stop(attempt=number, blame=blame, reason=reason):
+                self._runner.stop(number, blame, reason)
+            case SuspendAll(on=on):
+                self._spawn(self._runner.suspend(on=on))
+            case FollowAttempt(attempt=number, on=on, offset=offset):
+                self._runner.follow(number, on=on, offset=offset)
+            case ReleaseJob(job=job):
+                self._runner.release(job)
+            case _:
+                assert_never(do)
 
     async def _fetch(self, number: int) -> None:
         attempt = self.session.attempts[number]

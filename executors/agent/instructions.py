@@ -88,17 +88,7 @@ class ReleaseJob(NamedTuple):
     job: int
 
 
-Do = (
-    Say
-    | Keep
-    | Forget
-    | Fetch
-    | OpenLane
-    | CloseLane
-    | Start
-    | Recall
-    | Stop
-    | SuspendAll
-    | FollowAttempt
-    | ReleaseJob
-)
+RunDo = OpenLane | CloseLane | Start | Recall | Stop | SuspendAll | FollowAttempt | ReleaseJob
+"""What the runner carries out."""
+
+Do = Say | Keep | Forget | Fetch | RunDo

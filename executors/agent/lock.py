@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -68,17 +69,17 @@ class WorkerLock:
 
 def _lock(descriptor: int) -> None:
     """Take the lock or raise BlockingIOError. It is free again when the process is gone, however that ends."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         import msvcrt
 
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
             raise BlockingIOError from error
-        return
-    import fcntl
+    else:
+        import fcntl
 
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def hunt_leftovers(folder: Path) -> int:

@@ -85,7 +85,7 @@ def _text(path: Path) -> str:
 def _run(*argv: str) -> str:
     try:
         return subprocess.run(
-            argv, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
+            argv, check=False, capture_output=True, text=True, errors="replace", timeout=TIMEOUT_S
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         log.warning("%s tells nothing: %s", argv[0], error)

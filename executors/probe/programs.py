@@ -65,13 +65,9 @@ def find_programs(cache: Path, programs: dict[str, tuple[str, ...]] | None = Non
     """
     wanted = PROGRAMS if programs is None else programs
     known = _load(cache)
-    found: dict[str, Known] = {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for name, entry in zip(
-            wanted, pool.map(lambda name: _examine(name, wanted[name], known), wanted), strict=True
-        ):
-            if entry is not None:
-                found[name] = entry
+        entries = list(pool.map(lambda name: _examine(name, wanted[name], known), wanted))
+    found = {name: entry for name, entry in zip(wanted, entries, strict=True) if entry is not None}
     if found != known:
         _save(cache, found)
     return {name: entry.version for name, entry in found.items()}
@@ -92,6 +88,7 @@ def _ask(path: str, arguments: tuple[str, ...]) -> str:
     try:
         done = subprocess.run(
             [path, *arguments],
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

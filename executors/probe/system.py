@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from pathlib import Path
 
 import psutil
@@ -16,12 +15,11 @@ from sparegrid.messages import Reading
 
 def os_version() -> str:
     """The distribution's or system's own name for its version."""
-    if sys.platform == "linux":
-        try:
-            return platform.freedesktop_os_release().get("PRETTY_NAME", platform.release())
-        except OSError:
-            return platform.release()
-    return f"{platform.system()} {platform.release()}"
+    plain = f"{platform.system()} {platform.release()}"
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", plain)
+    except OSError:
+        return plain  # Not Linux, or one without os-release.
 
 
 def os_and_arch() -> tuple[str, str]:
