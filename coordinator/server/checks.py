@@ -76,7 +76,6 @@ async def check_submission(spec: JobSpec, blobs: Blobs, max_tasks: int) -> Check
         )
     else:
         stages = [_check_stage(each, number) for number, each in enumerate(stages)]
-    _check_maps(spec, counts)
     return Checked(replace(spec, stages=stages), total)
 
 
@@ -121,29 +120,6 @@ def _check_name(name: str, where: str) -> None:
 def _check_total(total: int, max_tasks: int) -> None:
     if total > max_tasks:
         raise TooLargeError(TITLE, f"items: {total} tasks in all; {max_tasks} is the limit of one job")
-
-
-def _check_maps(spec: JobSpec, counts: list[int]) -> None:
-    """Task i of a `same` or `groups` need must have somebody to wait for, as far as the numbers are known."""
-    numbers = {stage.name: number for number, stage in enumerate(spec.stages)}
-    for number, stage in enumerate(spec.stages):
-        for place, need in enumerate(stage.needs):
-            other = numbers[need.stage]
-            if need.map == "all" or spec.open or _grows(stage) or _grows(spec.stages[other]):
-                continue
-            wanted = counts[other] if need.map == "same" else -(-counts[other] // need.size)
-            if counts[number] != wanted:
-                groups = f" in groups of {need.size}" if need.map == "groups" else ""
-                raise BadInputError(
-                    TITLE,
-                    f"stages[{number}].needs[{place}]: map `{need.map}` asks for {wanted} tasks, one for each of the "
-                    f"{counts[other]} of {need.stage!r}{groups}; stage {stage.name!r} has {counts[number]}",
-                )
-
-
-def _grows(stage: StageSpec) -> bool:
-    """Its number of tasks is known only when another stage has ended."""
-    return stage.items.stage is not None
 
 
 # ---- blobs ------------------------------------------------------------------------------------------------------

@@ -21,11 +21,11 @@ from coordinator.scheduler.machine import Machine
 from coordinator.server.links import Link, Parcel
 from coordinator.server.placing import Found, place
 from coordinator.server.refs import file_of_value
-from sparegrid.api import JobSpec, Need, StageSpec
+from sparegrid.api import Need, Requires, StageSpec
 from sparegrid.errors import GridError, NotFoundError, TooLargeError
 from sparegrid.globs import matching
 from sparegrid.ids import AttemptId, DeviceId, JobId, StageIndex, TaskIndex
-from sparegrid.messages import Assign, Blame, FileEntry, Outcome, Run, Template
+from sparegrid.messages import Assign, Blame, FileEntry, Needed, Outcome, Run, Template
 
 log = logging.getLogger("sparegrid.coordinator.expand")
 
@@ -89,18 +89,17 @@ class Expander:
     def expand(self, effect: AssignTasks, link: Link) -> Parcel | list[Any]:
         """The messages, or a parcel that `begin` fills once the effect's cause is durable."""
         job, stage, device = effect.job, effect.stage, effect.device
-        spec = self._machine.spec(job)
-        stage_spec = spec.stages[stage]
+        spec = self._machine.stage_spec(job, stage)
         template: Template | None = None
         key = (device, int(job), int(stage))
         if key not in link.templates:
             link.templates.add(key)
             template = self._template(spec, effect)
         runs = self._runs(effect)
-        if stage_spec.items.stage is None and not any(need.files for need in stage_spec.needs):
+        if spec.items.stage is None and not any(need.files for need in spec.needs):
             assign = Assign(device=device, job=job, stage=stage, runs=runs)
             return [assign] if template is None else [template, assign]
-        return self._order(effect, stage_spec, template, runs)
+        return self._order(effect, spec, template, runs)
 
     def begin(self, parcel: Parcel) -> None:
         """Look up what a parcel of `expand` still misses."""
@@ -125,19 +124,19 @@ class Expander:
                 runs.append(Run(allot.attempt + k, index, item, files, allot.checkpoint, allot.number))
         return runs
 
-    def _template(self, spec: JobSpec, effect: AssignTasks) -> Template:
-        stage = spec.stages[effect.stage]
+    def _template(self, stage: StageSpec, effect: AssignTasks) -> Template:
+        job = self._machine.job_view(effect.job)
         return Template(
             device=effect.device,
             job=effect.job,
             stage=effect.stage,
             kind=stage.kind,
             params=msgspec.Raw(msgspec.msgpack.encode(stage.params)),
-            job_name=spec.name,
+            job_name=job.name,
             stage_name=stage.name,
             inputs=stage.inputs,
             outputs=stage.outputs,
-            needed=self._machine.needed(effect.job, effect.stage),
+            needed=needed_of(stage.requires),
             timeout_ms=round(stage.timeout_s * 1000),
             checkpoint_signal=stage.checkpoint_signal,
             checkpoint_glob=stage.checkpoint_files,
@@ -145,7 +144,7 @@ class Expander:
             network=stage.requires.network,
             restartable=stage.restartable,
             service=stage.service,
-            submitter=self._machine.submitter(effect.job),
+            submitter=job.submitter,
         )
 
     def _order(
@@ -283,6 +282,18 @@ def spans(indices: Iterable[int]) -> list[tuple[int, int]]:
         else:
             found.append((index, index))
     return found
+
+
+def needed_of(requires: Requires) -> Needed:
+    """The resources of one task, as a worker books them."""
+    return Needed(
+        milli_cpus=max(1, round(requires.cpus * 1000)),
+        memory=requires.memory,
+        disk=requires.disk,
+        gpus=requires.gpus,
+        vram=requires.vram,
+        counts=requires.counts,
+    )
 
 
 def split_item(item: Any) -> tuple[Any, list[FileEntry] | None]:

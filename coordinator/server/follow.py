@@ -12,7 +12,7 @@ from typing import Protocol
 
 from coordinator.server.links import Links
 from coordinator.server.views import Views
-from sparegrid.api import AttemptState, AttemptView, LogEvent, TaskState
+from sparegrid.api import AttemptState, AttemptView, LogEvent, TaskState, TaskView
 from sparegrid.errors import GridError
 from sparegrid.ids import AttemptId, DeviceId, JobId, StageIndex, TaskIndex, TaskRef
 from sparegrid.messages import Follow, LogChunk, Payload
@@ -185,7 +185,7 @@ class LogFollowing:
     async def _look_once(self, source: _Source) -> None:
         await self._settled()
         task = await self._views.task(source.ref)
-        newest = task.attempts[-1] if task.attempts else None
+        newest = _shown(task)
         if newest is not None and AttemptId(int(newest.id)) != source.attempt:
             await self._switch(source, newest)
         ended = newest is None or newest.state not in _LIVE
@@ -230,3 +230,9 @@ class LogFollowing:
         link = self._links.of(source.device)
         if link is not None:
             link.outbox.put(Follow(source.device, source.attempt, on=on, offset=offset))
+
+
+def _shown(task: TaskView) -> AttemptView | None:
+    """The attempt whose log is the task's: the accepted one, else the newest."""
+    accepted = [each for each in task.attempts if each.state == AttemptState.DELIVERED]
+    return (accepted or task.attempts or [None])[-1]

@@ -285,7 +285,7 @@ class EventHub:
         job, stage, _ = window = watcher.window
         indices, watcher.dirty = sorted(watcher.dirty), set()
         try:
-            tasks = [await self._views.task(TaskRef(job, stage, TaskIndex(index))) for index in indices]
+            tasks = await self._views.tasks_of([TaskRef(job, stage, TaskIndex(index)) for index in indices])
         except NotFoundError:
             return
         if tasks and watcher.window is window:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
@@ -20,7 +19,7 @@ class LocalSocket:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._socket: socket.socket | None = None
+        self._served = False
 
     async def open(self, runner: web.AppRunner) -> None:
         """Serve the runner's routes there.
@@ -34,12 +33,13 @@ class LocalSocket:
             found = folder.stat()
             if found.st_uid != os.getuid() or found.st_mode & 0o077:
                 raise StorageError("Folder is open to others", f"{folder} must be yours, with mode 700")
-            self._socket = self._bind()
+            bound = self._bind()
         except OSError as error:
             raise StorageError(
                 "Cannot serve the local socket", f"{self.path}: {error.strerror or error}"
             ) from error
-        await web.SockSite(runner, self._socket).start()
+        self._served = True
+        await web.SockSite(runner, bound).start()
 
     def _bind(self) -> socket.socket:
         if self.path.is_socket():
@@ -53,12 +53,9 @@ class LocalSocket:
         return bound
 
     def close(self) -> None:
-        """Take the file away."""
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            self._socket.close()
-            self._socket = None
+        """Take the file away; the runner closes the socket itself."""
+        if self._served:
+            self.path.unlink(missing_ok=True)
 
 
 def _answers(path: Path) -> bool:

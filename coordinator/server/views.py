@@ -32,6 +32,7 @@ from sparegrid.ids import DeviceId, JobId, StageIndex, TaskIndex, TaskRef
 
 KEPT_VIEWS = 512
 STATES = tuple(TaskState)
+_ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskState.LOST})
 
 
 class Views:
@@ -157,9 +158,28 @@ class Views:
 
     async def task(self, ref: TaskRef) -> TaskView:
         """One task and its attempts, as known."""
-        if self._machine.has_job(ref.job):
-            return self._machine.task_view(ref)
-        return await asyncio.to_thread(self._stored_task, ref)
+        return (await self.tasks_of([ref]))[0]
+
+    async def tasks_of(self, refs: Sequence[TaskRef]) -> list[TaskView]:
+        """These tasks of one job and their attempts, as known to the scheduler and the store together."""
+        if not refs:
+            return []
+        if not self._machine.has_job(refs[0].job):
+            return await asyncio.to_thread(lambda: [self._stored_task(ref) for ref in refs])
+        tasks = [self._machine.task_view(ref) for ref in refs]
+        ended = [(ref, task) for ref, task in zip(refs, tasks, strict=True) if task.state in _ENDED]
+        if ended:
+            await asyncio.to_thread(self._add_stored, ended)
+        return tasks
+
+    def _add_stored(self, tasks: Sequence[tuple[TaskRef, TaskView]]) -> None:
+        """The scheduler forgets the attempts of tasks that are done."""
+        for ref, task in tasks:
+            known = {attempt.id for attempt in task.attempts}
+            kept = self._store.attempts(ref.job, ref.stage, ref.index)
+            stored = [self._stored_attempt(each, number) for number, each in enumerate(kept, 1)]
+            task.attempts += [attempt for attempt in stored if attempt.id not in known]
+            task.attempts.sort(key=lambda attempt: int(attempt.id))
 
     async def tasks(
         self, view: JobView, stage: StageIndex, first: int, limit: int, state: str = ""
@@ -178,11 +198,7 @@ class Views:
                 break
             indices.append(index)
         refs = [TaskRef(job, stage, TaskIndex(index)) for index in indices]
-        if self._machine.has_job(job):
-            tasks = [self._machine.task_view(ref) for ref in refs]
-        else:
-            tasks = await asyncio.to_thread(lambda: [self._stored_task(ref) for ref in refs])
-        return TaskPage(tasks, len(states), following)
+        return TaskPage(await self.tasks_of(refs), len(states), following)
 
     async def states(self, job: JobId, stage: StageIndex) -> bytes:
         """One TaskState ordinal per task."""

@@ -1,0 +1,90 @@
+"""The real coordinator in this process, on 127.0.0.1 with a port that the system chooses, in a folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from coordinator.main import serve
+from sparegrid.api import JoinCodeRequest
+from sparegrid.client import Client
+from sparegrid.paths import Paths
+from sparegrid.settings import CoordinatorSettings
+from sparegrid.trust.access import Access, read_access
+from sparegrid.trust.keys import DeviceKey
+from tests.fakes.worker import FakeWorker
+
+
+class RunningCoordinator:
+    """A coordinator that serves until the block ends."""
+
+    def __init__(self, home: Path, access: Access, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        self.home = home
+        self.access = access
+        self.url = access.url
+        self.stop = stop
+        self.task = task
+        self._opened = AsyncExitStack()
+        self._client: Client | None = None
+
+    async def client(self) -> Client:
+        """The administrator's client."""
+        if self._client is None:
+            self._client = await self._opened.enter_async_context(self.client_of(self.access.token))
+        return self._client
+
+    def client_of(self, token: str) -> Client:
+        """A client with this token; use as an async context manager."""
+        return Client.connect(url=self.url, fingerprint=self.access.fingerprint, token=token)
+
+    async def token(self, role: str, name: str = "alice", key: DeviceKey | None = None) -> str:
+        """A token of this role, got by a join code as anybody gets one."""
+        code = await (await self.client()).join_code(JoinCodeRequest(role=role))
+        public = key.public if key is not None else b""
+        return (await Client.join(code.code, name, public)).token
+
+    async def worker(self, name: str = "pc", key: DeviceKey | None = None, **options: Any) -> FakeWorker:
+        """A fake worker that has joined; use as an async context manager to connect it."""
+        key = key or DeviceKey.make()
+        token = await self.token("worker", name, key)
+        return FakeWorker(self.url, self.access.fingerprint, token, key, name=name, **options)
+
+    async def close(self) -> None:
+        """Close the clients."""
+        await self._opened.aclose()
+
+
+@asynccontextmanager
+async def running_coordinator(home: Path, **changes: Any) -> AsyncIterator[RunningCoordinator]:
+    """Start it, and stop it cleanly at the end; whatever made it fail is raised."""
+    settings = CoordinatorSettings(
+        **{
+            "host": "127.0.0.1",
+            "port": 0,
+            "announce": False,
+            "name": "lab",
+            "log_level": "warning",
+            "sync": "normal",
+            **changes,
+        }
+    )
+    paths = Paths.below(home)
+    up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    task = asyncio.create_task(serve(settings, ready=up.set_result, stop=stop, paths=paths))
+    await asyncio.wait([task, up], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+    access = read_access(paths)
+    assert access is not None
+    coordinator = RunningCoordinator(home, access, stop, task)
+    try:
+        yield coordinator
+    finally:
+        await coordinator.close()
+        stop.set()
+        async with asyncio.timeout(20):
+            await task
