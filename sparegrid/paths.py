@@ -39,15 +39,18 @@ class Paths:
         Raises:
             ConfigError: `SPAREGRID_HOME` names something that is not a folder.
         """
-        home = (os.environ if environ is None else environ).get(HOME_VARIABLE, "")
+        environ = os.environ if environ is None else environ
+        home = environ.get(HOME_VARIABLE, "")
         if home:
             return cls.below(Path(home))
         name = "sparegrid"
+        data = platformdirs.user_data_path(name, appauthor=False)
         return cls(
             config=platformdirs.user_config_path(name, appauthor=False),
-            data=platformdirs.user_data_path(name, appauthor=False),
+            data=data,
             cache=platformdirs.user_cache_path(name, appauthor=False),
-            run=platformdirs.user_runtime_path(name, appauthor=False),
+            # Services and bare logins have no runtime folder, and one in /tmp could be anybody's.
+            run=Path(session, name) if (session := environ.get("XDG_RUNTIME_DIR", "")) else data / "run",
         )
 
     @classmethod
