@@ -13,6 +13,10 @@ CODE_PIPE_CLOSED = 141
 CODE_TERMINATED = 143
 
 
+class PipeClosedError(BaseException):
+    """The reader of standard output has left. Not an Exception: click and rich would make it exit code 1."""
+
+
 class TerminatedError(BaseException):
     """A signal asked the program to end. Not an Exception: no verb may swallow it.
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sparegrid.cli.exits import CODE_TERMINATED, TerminatedError
+from sparegrid.cli.exits import CODE_TERMINATED, PipeClosedError, TerminatedError
 from sparegrid.errors import GridError
 
 if TYPE_CHECKING:
@@ -58,11 +58,15 @@ class Invocation:
     def _console(self, *, stderr: bool) -> Console:
         from rich.console import Console
 
+        class PipedConsole(Console):
+            def on_broken_pipe(self) -> None:
+                raise PipeClosedError
+
         stream = sys.stderr if stderr else sys.stdout
         if hasattr(stream, "reconfigure"):
             # A name with an emoji must never end the program on a terminal that cannot show it.
             stream.reconfigure(errors="replace")
-        console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+        console = PipedConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
         if not console.is_terminal and not self.environ.get("COLUMNS"):
             console.width = UNCUT_WIDTH
         return console

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from sparegrid.cli.exits import CODE_INTERNAL, CODE_INTERRUPTED, CODE_PIPE_CLOSED, CODE_USAGE, TerminatedError
+from sparegrid.cli.exits import (
+    CODE_INTERNAL,
+    CODE_INTERRUPTED,
+    CODE_PIPE_CLOSED,
+    CODE_USAGE,
+    PipeClosedError,
+    TerminatedError,
+)
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.tree import root
 from sparegrid.errors import GridError
@@ -22,7 +29,7 @@ def run_program(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         with invocation.consoles_closed_at_end():
             return _run_verb(list(arguments), invocation)
-    except BrokenPipeError:
+    except (BrokenPipeError, PipeClosedError):
         _forget_standard_output()
         return CODE_PIPE_CLOSED
 
@@ -39,8 +46,6 @@ def _run_verb(arguments: list[str], invocation: Invocation) -> int:
         return CODE_INTERRUPTED
     except TerminatedError as error:
         return error.exit_code
-    except BrokenPipeError:
-        raise
     except GridError as error:
         if invocation.debug:
             traceback.print_exc()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from sparegrid import __version__
+from sparegrid.cli.exits import PipeClosedError
 from sparegrid.cli.invocation import Invocation
 
 
@@ -75,6 +76,13 @@ class LazyTree(click.Group):
                 command: click.Command = getattr(module, verb.attribute)
                 return command
         return None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb; a reader that left is told apart from other errors before click sees it."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise PipeClosedError from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

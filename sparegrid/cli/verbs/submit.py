@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,11 +68,10 @@ async def _submit(
 
     loaded = load_job(file)
     async with invocation.client() as client:
-        await client.upload(loaded.uploads)
-        spec = loaded.spec
-        submitted = await client.submit(
-            msgspec.structs.replace(spec, priority=priority or spec.priority, name=name or spec.name)
+        spec = msgspec.structs.replace(
+            loaded.spec, priority=priority or loaded.spec.priority, name=name or loaded.spec.name
         )
+        submitted = await client.submit_loaded(replace(loaded, spec=spec))
         job = parse_job_id(submitted.id)
         if not wait:
             if as_json:
