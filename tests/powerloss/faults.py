@@ -115,6 +115,23 @@ def failed_fsync_of_a_checkpoint(root: Path) -> dict[str, Any]:
     return {"acknowledged": number, "facts": facts, "titles": heard.titles}
 
 
+def no_space_for_a_checkpoint(root: Path) -> dict[str, Any]:
+    """The log cannot be copied for want of space: commits go on, and it is copied later."""
+    heard = Heard()
+    with heard.open(root, sync="normal", log_pages=20) as store:
+        fail("write", errno.ENOSPC, "grid.db")
+        for number in range(1, 60):
+            store.commit(batch(number)).result(10)
+        without = store._checkpoints.runs
+        fail("write", 0)
+        for number in range(60, 120):
+            store.commit(batch(number)).result(10)
+        later = store._checkpoints.runs
+    with heard.open(root) as store:
+        facts = len(list(store.load().facts))
+    return {"without": without, "later": later, "facts": facts, "titles": heard.titles}
+
+
 def failed_write(root: Path) -> dict[str, Any]:
     """A write fails for another reason than space."""
     heard = Heard()
@@ -204,7 +221,8 @@ def _raised(call: Callable[[], object]) -> str:
 
 
 STORIES: tuple[Callable[[Path], dict[str, Any]], ...] = (
-    full_disk, full_disk_until_closed, failed_fsync, failed_fsync_of_a_checkpoint, failed_write, quota,
+    full_disk, full_disk_until_closed, failed_fsync, failed_fsync_of_a_checkpoint,
+    no_space_for_a_checkpoint, failed_write, quota,
     blob_on_a_full_disk, blob_whose_fsync_fails,
 )  # fmt: skip
 

@@ -63,6 +63,13 @@ def test_a_failed_fsync_of_a_checkpoint_is_fatal_and_loses_nothing(tell: Tell) -
     assert found["facts"] >= found["acknowledged"] > 0
 
 
+def test_want_of_space_for_a_checkpoint_stops_no_commit(tell: Tell) -> None:
+    found = tell(faults.no_space_for_a_checkpoint)
+    assert found["without"] == 0
+    assert found["later"] > 0
+    assert (found["facts"], found["titles"]) == (119, [])
+
+
 def test_a_failed_write_is_fatal_unless_it_is_for_want_of_space(tell: Tell) -> None:
     found = tell(faults.failed_write)
     assert "SQLITE_IOERR_WRITE" in found["error"]

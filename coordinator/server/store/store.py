@@ -18,7 +18,7 @@ from coordinator.server.store.guard import StoreLock, prepare_folder, refuse_net
 from coordinator.server.store.journal import bytes_since_snapshot, prune, restore, snapshot_chores
 from coordinator.server.store.queries import Queries
 from coordinator.server.store.readers import Readers
-from coordinator.server.store.schema import CURRENT, Schema, make_or_upgrade
+from coordinator.server.store.schema import CURRENT, Schema, back_up, make_or_upgrade
 from coordinator.server.store.trust import Trust
 from coordinator.server.store.values import Batch, Restored
 from coordinator.server.store.writing import EncodedBatch
@@ -129,6 +129,15 @@ class Store(Queries):
         self._unsnapshotted = 0
         return future
 
+    def back_up(self, label: str = "manual") -> Path:
+        """Make a durable copy of everything committed so far beside the store, while commits go on. Blocks; any thread.
+
+        Raises:
+            StorageError: the disk is full or fails.
+        """
+        with self._readers.lend() as db:
+            return back_up(db, self.path, label)
+
     @property
     def bytes_since_snapshot(self) -> int:
         """How much a start would replay: take a snapshot when this grows large."""
@@ -171,7 +180,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     # Our own file mode: SQLite would use the umask, and the log and the index follow the file's.
     path.touch(mode=0o600)
     db = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, timeout=10, cached_statements=256
+        path, isolation_level=None, check_same_thread=False, timeout=0.5, cached_statements=256
     )
     try:
         db.execute("PRAGMA journal_mode = WAL")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator.scheduler.facts import FACTS_VERSION, Joined
-from coordinator.server.store import Store
+from coordinator.server.store import Batch, Store
 from coordinator.server.store.records import UnreadableError, decode_facts
 from coordinator.server.store.schema import CURRENT, Schema
 from sparegrid.errors import StorageError
@@ -127,3 +127,15 @@ def test_a_record_too_old_to_be_read_is_refused() -> None:
 def test_every_older_version_of_facts_has_an_upcaster() -> None:
     assert set(CURRENT.upcasters) == set(range(1, FACTS_VERSION))
     assert set(CURRENT.steps) == set(range(1, CURRENT.version))
+
+
+def test_a_copy_is_made_while_commits_go_on_and_opens_as_a_store(path: Path) -> None:
+    with Store.open(path) as store:
+        for number in range(2, 100):
+            store.commit(Batch(facts=[joined(number)]))
+        commit(store, joined(100))
+        copies = [store.back_up(), store.back_up()]
+        commit(store, joined(101))
+    assert [copy.name for copy in copies] == ["grid.db.manual-1.backup", "grid.db.manual-2.backup"]
+    with Store.open(copies[1]) as store:
+        assert list(store.load().facts) == [joined(number) for number in range(1, 101)]
