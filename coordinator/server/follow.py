@@ -235,4 +235,5 @@ class LogFollowing:
 def _shown(task: TaskView) -> AttemptView | None:
     """The attempt whose log is the task's: the accepted one, else the newest."""
     accepted = [each for each in task.attempts if each.state == AttemptState.DELIVERED]
-    return (accepted or task.attempts or [None])[-1]
+    known = accepted or task.attempts
+    return known[-1] if known else None

@@ -11,7 +11,7 @@ from sparegrid.errors import ConfigError
 from sparegrid.trust.codes import Address
 
 BACKLOG = 1024
-MAX_INVITED = 4
+MAX_INVITED = 3
 """Addresses in a join code: each makes it longer."""
 
 
@@ -47,6 +47,8 @@ def invited_addresses(host: str, port: int, interfaces: Sequence[str], asked_at:
     if host not in ("0.0.0.0", "::", ""):
         return [Address(host, port)]
     found = local_addresses(interfaces)
+    # An IPv6 address makes a code that nobody wants to type; it is there for networks that have nothing else.
+    found = [each for each in found if ":" not in each] or found
     if asked_at and not _is_loopback(asked_at):
         found = [asked_at, *(each for each in found if each != asked_at)]
     return [Address(each, port) for each in found[:MAX_INVITED]] or [own_address(host, port)]

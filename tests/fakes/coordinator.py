@@ -72,11 +72,13 @@ async def running_coordinator(home: Path, **changes: Any) -> AsyncIterator[Runni
         }
     )
     paths = Paths.below(home)
-    up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    up = asyncio.Event()
     stop = asyncio.Event()
-    task = asyncio.create_task(serve(settings, ready=up.set_result, stop=stop, paths=paths))
-    await asyncio.wait([task, up], return_when=asyncio.FIRST_COMPLETED)
+    task = asyncio.create_task(serve(settings, ready=lambda _url: up.set(), stop=stop, paths=paths))
+    waiting = asyncio.create_task(up.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
     if task.done():
+        waiting.cancel()
         task.result()
     access = read_access(paths)
     assert access is not None

@@ -156,7 +156,8 @@ class FakeWorker:
 
     def cut(self) -> None:
         """Break the connection without a good-bye, as a pulled cable does."""
-        transport = self.socket.get_extra_info("transport") or self.socket._response.connection.transport  # type: ignore[union-attr]  # there is a connection
+        transport = self.socket._writer.transport
+        assert isinstance(transport, asyncio.WriteTransport)
         transport.abort()
 
     async def send(self, *messages: object) -> None:
