@@ -75,11 +75,9 @@ def encode_code(invitation: Invitation) -> str:
         raise BadInputError(
             "Cannot make a join code", f"It needs 1 to {MAX_ADDRESSES} addresses, not {count}"
         )
+    if len(invitation.secret) * 5 != SECRET_BYTES * 8:
+        raise BadInputError("Cannot make a join code", "Its secret is none that `make_secret` made")
     secret = _from_base32(invitation.secret)
-    if len(secret) != SECRET_BYTES:
-        raise BadInputError(
-            "Cannot make a join code", f"Its secret has {SECRET_BYTES} bytes, not {len(secret)}"
-        )
     body = bytes([_VERSION << 4 | count])
     body += b"".join(_pack_address(address) for address in invitation.addresses)
     body += parse_fingerprint(invitation.fingerprint)[:MIN_PIN_BYTES] + secret
@@ -140,9 +138,12 @@ def _pack_address(address: Address) -> bytes:
     try:
         ip = ipaddress.ip_address(address.host)
     except ValueError:
-        name = address.host.encode("idna") if address.host else b""
+        try:
+            name = address.host.encode("idna")
+        except UnicodeError:
+            name = b""
         if not 1 <= len(name) <= 255:
-            raise BadInputError("Cannot make a join code", f"{address.host!r} is no address") from None
+            raise BadInputError("Cannot make a join code", f"{address.host[:80]!r} is no address") from None
         return bytes([2 | flag, len(name)]) + name + port
     return bytes([(0 if ip.version == 4 else 1) | flag]) + ip.packed + port
 
@@ -160,9 +161,9 @@ def _unpack_address(data: bytes) -> tuple[Address, bytes]:
     port = DEFAULT_PORT
     if data[0] & _PORT_FOLLOWS:
         port, rest = int.from_bytes(rest[:2], "big"), rest[2:]
-    if kind == 3 or len(packed) != length or not packed or not port:
+    if kind == 3 or len(packed) != length or not packed or not port or (kind == 2 and not packed.isascii()):
         raise BadInputError("Not a join code", "It holds an address of an unknown form", _HINT)
-    host = packed.decode("ascii", "replace") if kind == 2 else str(ipaddress.ip_address(packed))
+    host = packed.decode("ascii") if kind == 2 else str(ipaddress.ip_address(packed))
     return Address(host, port), rest
 
 
