@@ -67,8 +67,10 @@ log = logging.getLogger(__name__)
 
 BUSY_TICK_S = 0.05
 IDLE_TICK_S = 0.5
-GATHER_S = 0.002
-"""After a frame has left, the next one waits this long for more to go with it."""
+GATHER_S = 0.001
+BURST_GATHER_S = 0.006
+"""After a frame has left, the next one waits this long for more to go with it: longer while many come."""
+BURST_MESSAGES = 3
 HEARTBEAT_JITTER = 0.1
 MAX_FRAME_MESSAGES = 2000
 
@@ -151,6 +153,7 @@ class Agent:
         Raises:
             DeniedError: the device is not a member of the grid any more.
         """
+        self._runner.warm_up()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._link.run())
             group.create_task(self._flush_for_ever())
@@ -356,7 +359,7 @@ class Agent:
             batch, self._outgoing = self._outgoing, []
             for first in range(0, len(batch), MAX_FRAME_MESSAGES):
                 await self._link.send(batch[first : first + MAX_FRAME_MESSAGES])
-            await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(BURST_GATHER_S if len(batch) >= BURST_MESSAGES else GATHER_S)
 
     def _write_spool(self) -> bool:
         """Write what is to be kept; True when it deserves a sync."""

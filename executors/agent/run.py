@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from executors.agent.nurseries import Nursery, RecalledError, SlotDiedError, SlotHandle
+from executors.agent.nursery_pool import NurseryPool
 from executors.agent.session import Attempt
 from executors.base import AttemptFailedError, Executor
 from executors.context import TaskContext
@@ -78,6 +79,7 @@ class JobRun:
     """A job's nursery and its idle slots."""
 
     nursery: Nursery
+    submitter: str
     idle: list[SlotHandle] = field(default_factory=list)
     released: bool = False
 
@@ -107,7 +109,6 @@ class Runner:
         self._executors = executors
         self._folder = folder
         self._outbox = outbox
-        self._environ = environ
         self._listener = listener
         self._lanes: dict[int, LaneRun] = {}
         self._jobs: dict[int, JobRun] = {}
@@ -116,10 +117,14 @@ class Runner:
         self._follows: dict[int, int] = {}
         self._followers: dict[int, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
-        self._nursery_numbers = 0
+        self._nurseries = NurseryPool(folder, outbox, environ, self._on_piece)
         shutil.rmtree(folder, ignore_errors=True)
         for path in (folder, outbox):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def warm_up(self) -> None:
+        """Have a nursery ready for the first job. Raises OSError when none can be started."""
+        self._nurseries.warm_up()
 
     # -- lanes
 
@@ -147,14 +152,14 @@ class Runner:
         if job.released:
             self._end_job_if_idle(number)
 
-    def _slot_of(self, lane: LaneRun, *, is_call: bool) -> SlotHandle:
+    def _slot_of(self, lane: LaneRun, submitter: str, *, is_call: bool) -> SlotHandle:
         """The lane's slot, or a new one when it has none that can be used. Raises OSError when none starts."""
         slot = lane.slot
         tag = lane.stage if is_call else None
         if slot is not None and slot.alive and not slot.worn and slot.tag in (tag, None):
             slot.tag = tag if is_call else slot.tag
             return slot
-        job = self._job(lane.job)
+        job = self._job(lane.job, submitter)
         # Modules that one stage imported are not for another: its files may have the same names.
         fitting = [
             one for one in job.idle if one.alive and (one.tag == tag or (one.tag is None and not is_call))
@@ -168,17 +173,15 @@ class Runner:
         lane.slot = slot
         return slot
 
-    def _job(self, number: int) -> JobRun:
+    def _job(self, number: int, submitter: str) -> JobRun:
         job = self._jobs.get(number)
         if job is not None and job.nursery.alive:
             job.released = False
             return job
         if job is not None:
-            self._spawn(job.nursery.close())
-        self._nursery_numbers += 1
-        nursery = Nursery(self._folder / f"{number}-{self._nursery_numbers}", self._outbox, self._on_piece)
-        nursery.start(self._environ)
-        self._jobs[number] = JobRun(nursery)
+            self._spawn(self._nurseries.end(job.nursery))
+        nursery = self._nurseries.take(submitter)
+        self._jobs[number] = JobRun(nursery, submitter, [one for one in nursery.slots.values() if one.alive])
         return self._jobs[number]
 
     def release(self, number: int) -> None:
@@ -193,11 +196,10 @@ class Runner:
             return
         job = self._jobs.pop(number)
         self._params = {key: kept for key, kept in self._params.items() if kept[0].job != number}
-        self._spawn(self._end_nursery(job.nursery))
-
-    async def _end_nursery(self, nursery: Nursery) -> None:
-        await nursery.close()
-        await asyncio.to_thread(shutil.rmtree, nursery.folder, ignore_errors=True)
+        for slot in job.idle:
+            if slot.tag is not None:
+                slot.close()
+        self._spawn(self._nurseries.put_back(job.nursery, job.submitter))
 
     # -- attempts
 
@@ -269,7 +271,7 @@ class Runner:
 
         async def in_slot(request: RunCommand | RunCall) -> Done:
             run.is_call = isinstance(request, RunCall)
-            run.slot = self._slot_of(self._lanes[run.lane], is_call=run.is_call)
+            run.slot = self._slot_of(self._lanes[run.lane], stage.submitter, is_call=run.is_call)
             future = run.slot.submit(request)
             if attempt.id in self._follows:
                 self._begin_following(run)
@@ -453,6 +455,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(job.nursery.close() for job in self._jobs.values()), *self._background)
+        await self._nurseries.close()
         self._jobs.clear()
         self._lanes.clear()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)

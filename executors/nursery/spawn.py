@@ -26,6 +26,7 @@ from sparegrid.messages import Outcome, Usage
 _READ_BYTES = 1 << 16
 _FOLLOW_EVERY_S = 0.2
 _NO_PIDFD_POLL_S = 0.02
+_HEAD_START_MS = 3
 _RESET_SIGNALS = [signal.SIGPIPE, *([signal.SIGXFSZ] if hasattr(signal, "SIGXFSZ") else [])]
 """Python ignores these, and an ignored signal stays ignored over exec."""
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024
@@ -146,23 +147,29 @@ class CommandRun:
         """Read, obey and wait until the first process has ended; then end what it left."""
         pidfd = os.pidfd_open(self._pid) if hasattr(os, "pidfd_open") else -1
         poll = select.poll()
-        poll.register(output, select.POLLIN)
         poll.register(self._agent.fd, select.POLLIN)
         if pidfd >= 0:
             poll.register(pidfd, select.POLLIN)
+        # Tiny tasks end before anybody needs to read: what they print fits the pipe.
+        ready = poll.poll(_HEAD_START_MS if pidfd >= 0 and self._followed_to < 0 else 0)
+        if not ready:
+            poll.register(output, select.POLLIN)
+        pid, status, usage = 0, 0, _NOTHING_USED
         try:
-            pid, status, usage = 0, 0, _NOTHING_USED
-            while not pid:
-                ready = poll.poll(self._poll_timeout_ms(pidfd))
+            while True:
                 for descriptor, _event in ready:
                     if descriptor == output and not self._read(output):
                         poll.unregister(output)
                     elif descriptor == self._agent.fd:
+                        poll.register(output, select.POLLIN)
                         self._obey()
                 if self._followed_to >= 0:
                     self._follow()
-                if pidfd < 0 or any(descriptor == pidfd for descriptor, _event in ready):
+                if pidfd < 0 or (pidfd, select.POLLIN) in ready:
                     pid, status, usage = os.wait4(self._pid, os.WNOHANG)
+                    if pid:
+                        break
+                ready = poll.poll(self._poll_timeout_ms(pidfd))
         finally:
             if pidfd >= 0:
                 os.close(pidfd)
