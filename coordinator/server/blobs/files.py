@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from coordinator.server.store.guard import prepare_folder, sync_folder
+from coordinator.server.store.durable import prepare_folder, sync_folder
 from sparegrid.errors import NotFoundError, StorageError
 from sparegrid.ids import BlobHash, parse_blob_hash
 

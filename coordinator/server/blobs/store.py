@@ -100,7 +100,8 @@ class BlobStore:
         if partial is None:
             return 0
         async with partial.lock:
-            return partial.size
+            # While we waited for the lock the upload may have been finished.
+            return partial.size or await self.size(name) or 0
 
     def stat(self) -> BlobStat:
         """What the store holds now."""

@@ -19,6 +19,7 @@ from typing import Self
 from coordinator.server.blobs.files import CHUNK_BYTES, Files, hash_of_prefix, told, write_at
 from coordinator.server.blobs.space import Space
 from coordinator.server.blobs.threads import Threads
+from coordinator.server.store.durable import sync_file
 from sparegrid.errors import BadInputError, ConflictError, GridError
 from sparegrid.ids import BlobHash
 
@@ -177,7 +178,7 @@ class Upload:
 
     def _sync(self, partial: Partial) -> None:
         try:
-            os.fsync(self._fd)
+            sync_file(self._fd)
         except OSError as error:
             # The kernel may have dropped what it could not write: the hash of what came proves nothing any more.
             self._discard(partial)

@@ -21,7 +21,8 @@ it, in order. `commit` encodes at once, in the caller's thread: a value changed 
 
 **What follows by itself, in the same transaction.** `Submitted` adds the job's row, `Retire` its last view and state;
 `Revived` takes those back; `Revoked` revokes the device's tokens. Blobs named by a submitted spec, appended items, kept
-outcomes and checkpoints are pinned to their job; `Batch.pins` adds others. `forgotten` drops all of a job.
+outcomes and checkpoints are pinned to their job; `Batch.pins` adds others. `forgotten` drops all of a job:
+its row at once, its outcomes and pins in small steps afterwards.
 
 **Disk full** holds: nothing is lost, the futures stay pending, `on_held(StorageError)` is called, and the committer
 tries again every `retry_s` seconds (`retry_now()` at once); then `on_resumed()`. **Any other I/O error**, first of all

@@ -19,34 +19,6 @@ NETWORK_FILESYSTEMS = frozenset({
 """Types in /proc/mounts whose locks or fsyncs do not hold what SQLite needs."""
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make the folder, private to the user, and make its name durable.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    try:
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for each in missing:
-            sync_folder(each.parent)
-    except OSError as error:
-        raise StorageError(
-            "Store cannot be made", f"{folder}: {error.strerror}", "Choose another folder"
-        ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """fsync a folder: the names in it are durable afterwards. Windows has no such call; NTFS logs names."""
-    if sys.platform == "win32":
-        return
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def filesystem_of(path: Path, mounts: str) -> tuple[str, str]:
     """(mount point, type) of the file system that holds an absolute path, from the text of /proc/mounts."""
     best = ("", "")

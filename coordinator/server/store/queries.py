@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -69,7 +68,7 @@ class Queries:
 
     def spec(self, job: JobId) -> JobSpec:
         """The job as it was submitted. Raises NotFoundError."""
-        return _decode_spec(self._column(job, "spec"))
+        return _decode_spec(self._value("SELECT spec FROM specs WHERE job = ?", job))
 
     def finished_jobs(
         self,
@@ -105,7 +104,7 @@ class Queries:
 
     def retired_state(self, job: JobId) -> bytes:
         """What `JobRevived` needs. Raises NotFoundError for a job that has not been retired."""
-        state: bytes = self._column(job, "revival")
+        state: bytes = self._value("SELECT state FROM revivals WHERE job = ?", job)
         return state
 
     def task_states(self, job: JobId) -> list[bytes]:
@@ -124,12 +123,11 @@ class Queries:
             )
             return [JobId(row[0]) for row in rows]
 
-    def pins(self, job: JobId) -> Iterator[Pin]:
+    def pins(self, job: JobId) -> list[Pin]:
         """The blobs that a job holds."""
         with self._readers.lend() as db:
-            rows = db.execute("SELECT job, hash FROM pins WHERE job = ?", (job,)).fetchall()
-        for row in rows:
-            yield Pin(JobId(row[0]), BlobHash(row[1].hex()))
+            rows = db.execute("SELECT hash FROM pins WHERE job = ?", (job,))
+            return [Pin(job, BlobHash(row[0].hex())) for row in rows]
 
     def pinned(self, names: Iterable[BlobHash]) -> set[BlobHash]:
         """Those of these blobs that some job holds."""
@@ -140,12 +138,10 @@ class Queries:
                 if db.execute("SELECT 1 FROM pins WHERE hash = ? LIMIT 1", (bytes.fromhex(name),)).fetchone()
             }
 
-    def _column(self, job: JobId, column: str) -> Any:
+    def _value(self, sql: str, job: JobId) -> Any:
         with self._readers.lend() as db:
-            row: sqlite3.Row | None = db.execute(
-                f"SELECT {column} FROM jobs WHERE job = ?", (job,)
-            ).fetchone()
-        if row is None or row[0] is None:
+            row = db.execute(sql, (job,)).fetchone()
+        if row is None:
             raise NotFoundError("No such job", f"job {job} is not in the store")
         return row[0]
 

@@ -22,8 +22,7 @@ class Readers:
         self._idle: LifoQueue[sqlite3.Connection] = LifoQueue(KEPT)
         self._closed = False
 
-    def open(self) -> sqlite3.Connection:
-        """A new read-only connection; the caller closes it."""
+    def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(
             f"{self._path.absolute().as_uri()}?mode=ro",
             uri=True,
@@ -42,15 +41,19 @@ class Readers:
         if self._closed:
             raise StorageError("Store is closed", f"{self._path} cannot be read any more")
         try:
-            db = self._idle.get(block=False)
-        except Empty:
-            db = self.open()
-        try:
-            yield db
+            db = self._take()
+            try:
+                yield db
+            finally:
+                self._give_back(db)
         except sqlite3.Error as error:
             raise translate(self._path, error) from error
-        finally:
-            self._give_back(db)
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.get(block=False)
+        except Empty:
+            return self._open()
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         if self._closed or self._idle.full():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coordinator.scheduler.facts import FACTS_VERSION
-from coordinator.server.store.guard import sync_folder
+from coordinator.server.store.durable import sync_file, sync_folder
 from coordinator.server.store.records import FACT_UPCASTERS, Upcaster
 from sparegrid.errors import StorageError
 
@@ -29,8 +28,11 @@ CREATE TABLE snapshots (
 CREATE TABLE snapshot_parts (seq INTEGER NOT NULL, part INTEGER NOT NULL, bytes BLOB NOT NULL, PRIMARY KEY (seq, part));
 CREATE TABLE jobs (
     job INTEGER PRIMARY KEY, submitter TEXT NOT NULL, submitted_ms INTEGER NOT NULL, keep_s INTEGER NOT NULL,
-    spec BLOB NOT NULL, state TEXT, finished_ms INTEGER, view BLOB, revival BLOB
+    state TEXT, finished_ms INTEGER, view BLOB
 );
+CREATE TABLE specs (job INTEGER PRIMARY KEY, spec BLOB NOT NULL);
+CREATE TABLE revivals (job INTEGER PRIMARY KEY, state BLOB NOT NULL);
+CREATE TABLE forgotten (job INTEGER PRIMARY KEY);
 CREATE INDEX jobs_finished ON jobs (state, job) WHERE view IS NOT NULL;
 CREATE TABLE task_states (
     job INTEGER NOT NULL, stage INTEGER NOT NULL, states BLOB NOT NULL, PRIMARY KEY (job, stage)
@@ -147,7 +149,7 @@ def back_up(db: sqlite3.Connection, path: Path, label: str) -> Path:
         db.backup(copy)
     partial.chmod(0o600)
     with partial.open("rb+") as file:
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     partial.replace(target)
     sync_folder(path.parent)
     return target

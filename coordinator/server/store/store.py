@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from coordinator.server.store.checkpoints import BULK_PAGES, Checkpoints
+from coordinator.server.store.clearing import clear_forgotten
 from coordinator.server.store.committer import Callbacks, Chore, Committer, Work
 from coordinator.server.store.damage import translate
-from coordinator.server.store.guard import StoreLock, prepare_folder, refuse_network_filesystem, sync_folder
+from coordinator.server.store.durable import prepare_folder, sync_folder
+from coordinator.server.store.guard import StoreLock, refuse_network_filesystem
 from coordinator.server.store.journal import bytes_since_snapshot, prune, restore, snapshot_chores
 from coordinator.server.store.queries import Queries
 from coordinator.server.store.readers import Readers
@@ -51,7 +53,7 @@ class Store(Queries):
         self._now_ms = 0
         self._checkpoints = Checkpoints(checkpoints_db, path, bulk_pages=log_pages)
         self._committer = Committer(db, path, callbacks, self._checkpoints, retry_s=retry_s)
-        self._committer.submit_chores([Chore(prune)])
+        self._committer.submit_chores([Chore(prune), Chore(clear_forgotten)])
         self.trust = Trust(self._readers.lend, self._write)
 
     @classmethod
@@ -115,6 +117,8 @@ class Store(Queries):
         self._committer.submit(work)
         self._now_ms = batch.now_ms
         self._unsnapshotted += len(encoded.record)
+        if batch.forgotten:
+            self._committer.submit_chores([Chore(clear_forgotten)])
         return work.future
 
     def save_snapshot(self, data: bytes, seq: int) -> Future[None]:

@@ -27,17 +27,22 @@ _ROW_BYTES = 64
 """What a row of any table takes beside its large values, about."""
 
 _INSERT_FACTS = "INSERT INTO facts (version, crc, now_ms, bytes) VALUES (?, ?, ?, ?)"
-_INSERT_JOB = (
-    "INSERT OR REPLACE INTO jobs (job, submitter, submitted_ms, keep_s, spec) VALUES (?, ?, ?, ?, ?)"
-)
+_INSERT_JOB = "INSERT OR REPLACE INTO jobs (job, submitter, submitted_ms, keep_s) VALUES (?, ?, ?, ?)"
+_INSERT_SPEC = "INSERT OR REPLACE INTO specs VALUES (?, ?)"
 _INSERT_OUTCOME = "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_PIN = "INSERT OR IGNORE INTO pins VALUES (?, ?)"
 _INSERT_STATES = "INSERT OR REPLACE INTO task_states VALUES (?, ?, ?)"
-_RETIRE = "UPDATE jobs SET state = ?, finished_ms = ?, view = ?, revival = ? WHERE job = ?"
-_UNRETIRE = "UPDATE jobs SET state = NULL, finished_ms = NULL, view = NULL, revival = NULL WHERE job = ?"
+_RETIRE = "UPDATE jobs SET state = ?, finished_ms = ?, view = ? WHERE job = ?"
+_INSERT_REVIVAL = "INSERT OR REPLACE INTO revivals VALUES (?, ?)"
+_UNRETIRE = "UPDATE jobs SET state = NULL, finished_ms = NULL, view = NULL WHERE job = ?"
+_DROP_REVIVAL = "DELETE FROM revivals WHERE job = ?"
 _DROP_STATES = "DELETE FROM task_states WHERE job = ?"
 _REVOKE_DEVICE = "UPDATE tokens SET revoked_ms = max(1, ?) WHERE device = ? AND revoked_ms = 0"
-_FORGET = tuple(f"DELETE FROM {table} WHERE job = ?" for table in ("outcomes", "task_states", "pins", "jobs"))
+_FORGET = (
+    "INSERT OR IGNORE INTO forgotten VALUES (?)", "DELETE FROM jobs WHERE job = ?", "DELETE FROM specs WHERE job = ?",
+    _DROP_REVIVAL, _DROP_STATES,
+)  # fmt: skip
+"""At once; what may be millions of rows goes in the background (clearing.py)."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_view = msgspec.json.Decoder(JobView).decode
@@ -106,9 +111,8 @@ class EncodedBatch:
         match fact:
             case Submitted():
                 spec = _encode(fact.spec)
-                self._add(
-                    _INSERT_JOB, (fact.job, fact.submitter, fact.wall_ms, fact.spec.keep_s, spec), len(spec)
-                )
+                self._add(_INSERT_JOB, (fact.job, fact.submitter, fact.wall_ms, fact.spec.keep_s))
+                self._add(_INSERT_SPEC, (fact.job, spec), len(spec))
                 self._pin(fact.job, blobs_of_spec(fact.spec))
             case Appended():
                 self._pin(fact.job, blobs_of_items(fact.items))
@@ -116,6 +120,7 @@ class EncodedBatch:
                 self._pin(fact.job, blobs_of_payload(fact.checkpoint))
             case Revived():
                 self._add(_UNRETIRE, (fact.job,))
+                self._add(_DROP_REVIVAL, (fact.job,))
                 self._add(_DROP_STATES, (fact.job,))
             case Revoked():
                 self._add(_REVOKE_DEVICE, (fact.now_ms, fact.device))
@@ -132,8 +137,8 @@ class EncodedBatch:
 
     def _retire(self, retired: Retire) -> None:
         view = _decode_view(retired.view)
-        row = (view.state, view.finished_ms, retired.view, retired.state, retired.job)
-        self._add(_RETIRE, row, len(retired.view) + len(retired.state))
+        self._add(_RETIRE, (view.state, view.finished_ms, retired.view, retired.job), len(retired.view))
+        self._add(_INSERT_REVIVAL, (retired.job, retired.state), len(retired.state))
         for stage, states in enumerate(retired.states):
             self._add(_INSERT_STATES, (retired.job, stage, states), len(states))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from coordinator.scheduler import facts as f
 from coordinator.scheduler.effects import Keep, Retire
 from coordinator.scheduler.facts import Fact
 from coordinator.server.store import Batch, Store
+from coordinator.server.store.committer import Chore
 from sparegrid.api import Items, JobSpec, JobView, StageSpec, StageView, dump_json
 from sparegrid.ids import AttemptId, BlobHash, DeviceId, JobId, PrincipalId, StageIndex, TaskIndex
 from sparegrid.messages import BlobRef, FileEntry, Inline, Outcome
@@ -103,6 +105,13 @@ def retire(job: int, state: str = "done", finished_ms: int = 5000) -> Retire:
 def commit(store: Store, *facts: Fact, **fields: Any) -> int:
     """Commit one batch and wait; its seq."""
     return store.commit(Batch(facts=list(facts), **fields)).result(10)
+
+
+def settle(store: Store) -> None:
+    """Wait until what goes on between the commits is done."""
+    done: Future[None] = Future()
+    store._committer.submit_chores([Chore(lambda _db: False, done)])
+    done.result(10)
 
 
 @contextmanager

@@ -14,7 +14,15 @@ from coordinator.scheduler.facts import Appended, Fact
 from coordinator.server.store import Batch, Store, writing
 from sparegrid.errors import BadInputError, StorageError, TooLargeError
 from sparegrid.ids import JobId
-from tests.unit.coordinator.store.builders import STAGE, commit, joined, keep, one_of_each_fact, submitted
+from tests.unit.coordinator.store.builders import (
+    STAGE,
+    commit,
+    joined,
+    keep,
+    one_of_each_fact,
+    settle,
+    submitted,
+)
 
 
 @pytest.fixture
@@ -81,6 +89,7 @@ def test_a_batch_without_facts_has_a_sequence_number_too(store: Store) -> None:
 
 
 def test_what_is_queued_while_the_committer_works_becomes_one_transaction(store: Store) -> None:
+    settle(store)
     statements: list[str] = []
     gate = Gate(store)
     store._db.set_trace_callback(statements.append)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.scheduler.facts import Appended, Ended, Revived
-from coordinator.server.store import Batch, Pin, Store
+from coordinator.server.store import Batch, Pin, Store, clearing
 from sparegrid.api import Items, JobSpec, RangeAxis, StageSpec
 from sparegrid.errors import NotFoundError
 from sparegrid.ids import AttemptId, BlobHash, JobId, PrincipalId, TaskIndex
@@ -20,9 +20,11 @@ from tests.unit.coordinator.store.builders import (
     STAGE,
     blob,
     commit,
+    database,
     keep,
     outcome_with_blobs,
     retire,
+    settle,
     spec,
     submitted,
     view,
@@ -197,8 +199,35 @@ def test_a_forgotten_job_leaves_nothing(store: Store) -> None:
         commit(store, retired=[retire(job)])
     commit(store, forgotten=[JOB])
     assert [finished.job for finished in store.finished_jobs()] == [8]
+    with pytest.raises(NotFoundError):
+        store.spec(JOB)
+    with pytest.raises(NotFoundError):
+        store.retired_state(JOB)
+    settle(store)
     assert (attempts(store), store.task_states(JOB), pinned(store)) == ([], [], set())
     assert pinned(store, JobId(8)) == {1, 2, 3}
+
+
+def test_a_large_forgotten_job_is_cleared_in_steps_that_a_restart_goes_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clearing, "CLEARED_ROWS", 1)
+    path = tmp_path / "large.db"
+    with Store.open(path, sync="normal") as store:
+        commit(
+            store, submitted(7), keeps=[keep(n, n, outcome=outcome_with_blobs(n, n, n)) for n in range(3000)]
+        )
+        commit(store, keeps=[keep(0, 5000, job=8, outcome=outcome_with_blobs(1, 2, 3))], forgotten=[JOB])
+    with database(path) as db:
+        left = db.execute("SELECT count(*) FROM outcomes WHERE job = 7").fetchone()[0]
+        assert db.execute("SELECT job FROM forgotten").fetchall() == [(7,)]
+    assert left > 0
+    monkeypatch.setattr(clearing, "CLEARED_ROWS", 1000)
+    with Store.open(path, sync="normal") as store:
+        settle(store)
+    with database(path) as db:
+        for sql, count in (("outcomes", 1), ("pins", 3), ("forgotten", 0)):
+            assert db.execute(f"SELECT count(*) FROM {sql}").fetchone() == (count,)
 
 
 # ---- pins ---------------------------------------------------------------------------------------------------------
@@ -229,8 +258,10 @@ def test_pins_are_added_by_hand_and_counted_once_per_job(store: Store) -> None:
     names = [blob(1), blob(2), blob(3)]
     assert store.pinned(names) == {blob(1), blob(2)}
     commit(store, forgotten=[JobId(8)])
+    settle(store)
     assert store.pinned(names) == {blob(1)}
     commit(store, forgotten=[JOB])
+    settle(store)
     assert store.pinned(names) == set()
 
 

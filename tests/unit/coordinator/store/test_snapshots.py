@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from coordinator.server.store import Batch, Store, journal
-from coordinator.server.store.committer import Chore
 from sparegrid.errors import StorageError
-from tests.unit.coordinator.store.builders import commit, database, joined
+from tests.unit.coordinator.store.builders import commit, database, joined, settle
 
 
 @pytest.fixture
@@ -27,13 +25,6 @@ def numbers(store: Store) -> tuple[bytes | None, list[int]]:
 def fill(store: Store, first: int, last: int) -> None:
     for future in [store.commit(Batch(facts=[joined(n)], now_ms=n)) for n in range(first, last + 1)]:
         future.result(10)
-
-
-def settle(store: Store) -> None:
-    """Wait until what goes on between the commits is done."""
-    done: Future[None] = Future()
-    store._committer.submit_chores([Chore(lambda _db: False, done)])
-    done.result(10)
 
 
 def rows(path: Path, sql: str) -> list[tuple[int, ...]]:
