@@ -121,7 +121,9 @@ class Client:
         await self.upload(loaded.uploads, on_progress)
         return await self.submit(loaded.spec)
 
-    async def upload(self, files: Mapping[BlobRef, Path | bytes], on_progress: OnProgress | None = None) -> None:
+    async def upload(
+        self, files: Mapping[BlobRef, Path | bytes], on_progress: OnProgress | None = None
+    ) -> None:
         """Put these blobs, each from its file or bytes, a few at a time. Stops all of them when one fails."""
         gate = asyncio.Semaphore(PARALLEL_TRANSFERS)
         total = sum(ref.size for ref in files)

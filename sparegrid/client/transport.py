@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -111,6 +112,7 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=CALL_S, sock_connect=CONNECT_S),
             headers=headers,
             auto_decompress=False,
+            trace_configs=[_counting()],
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
@@ -145,21 +147,22 @@ class Transport:
         """
         backoff = Backoff(self._patience_s)
         headers = {} if body is None else {"Content-Type": "application/json"}
-        repeated = False
+        tries = _Tries()
         while True:
             try:
-                async with self.request(method, path, data=body, params=query, headers=headers) as answer:
+                async with self.request(
+                    method, path, data=body, params=query, headers=headers, trace_request_ctx=tries
+                ) as answer:
                     return await answer.read()
             except DROPPED as error:
                 if not repeatable or isinstance(error, TimeoutError) or not await backoff.pause():
                     raise self.unreachable(error) from error
-                repeated = True
             except UnreachableError:
                 # The first refusal is the answer; after a drop it may be a coordinator that starts again.
-                if not repeated or not await backoff.pause():
+                if not tries.sent or not repeatable or not await backoff.pause():
                     raise
             except NotFoundError:
-                if method == "DELETE" and repeated:
+                if method == "DELETE" and tries.sent > 1:
                     return b""  # The request before the drop has done it.
                 raise
 
@@ -268,6 +271,25 @@ NOT_CONNECTED = (
 """The request was not sent: another address may be tried whatever the request does."""
 
 
+class _Tries:
+    """How often a request left: aiohttp repeats what HTTP calls idempotent once by itself."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+
+def _counting() -> aiohttp.TraceConfig:
+    """Counts each sending of a request that carries a `_Tries`."""
+
+    async def on_sent(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+        if isinstance(context.trace_request_ctx, _Tries):
+            context.trace_request_ctx.sent += 1
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(on_sent)
+    return trace
+
+
 async def problem_of(answer: aiohttp.ClientResponse) -> GridError:
     """The error that a refusing answer tells of."""
     try:
@@ -300,7 +322,9 @@ def _base_url(text: str) -> URL:
     text = text.strip()
     try:
         url = URL(text if "://" in text else f"https://{text}")
-        known = url.scheme == "https" and bool(url.host) and url.port is not None
+        known = (
+            url.scheme == "https" and bool(url.host) and url.port is not None and not re.search(r"\s", text)
+        )
     except ValueError:
         known = False
         url = URL()
