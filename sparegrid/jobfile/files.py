@@ -94,8 +94,11 @@ class Files:
         if base == whole:
             if whole.is_dir():
                 found = sorted(one for one in whole.rglob("*") if one.is_file())
-            elif whole.exists():
+            elif whole.is_file():
                 found = [whole]
+            elif whole.exists():
+                # A pipe or a device would be read for ever.
+                self._document.refuse(path, f"{pattern!r} is neither a file nor a folder")
             else:
                 self._document.refuse(path, f"there is no file {pattern!r} (looked for {whole})")
         else:
