@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparegrid.api import API_PREFIX, ROUTES, Event
+from sparegrid.api import API_PREFIX, Event
 from sparegrid.config import all_settings
 from sparegrid.errors import error_classes
+from sparegrid.routes import ROUTES
 
 FOLDER = Path(__file__).parent / "reference"
 

@@ -1,13 +1,11 @@
-"""REST and events: the Structs of `/v1`, and the table of its routes.
+"""REST and events: the Structs of `/v1`; `sparegrid.routes` tells which route takes and answers which.
 
-Bodies are JSON of these Structs; ids in JSON are strings. OpenAPI is generated from ROUTES, the server refuses to
-start when a route has no handler, and the client uses the same Structs. Submitted Structs forbid unknown fields, so
+Bodies are JSON of these Structs; ids in JSON are strings. Submitted Structs forbid unknown fields, so
 that a typing error is never ignored; views tolerate them, so that an older client reads a newer coordinator.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
@@ -24,49 +22,6 @@ MAX_STAGES = 1000
 MAX_NAME_CHARS = 200
 
 
-class TaskState(StrEnum):
-    """State of a task. The order is that of the compact per-index state byte: never reorder, only append."""
-
-    WAITING = "waiting"
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-
-
-class JobState(StrEnum):
-    """State of a job; follows from its tasks."""
-
-    OPEN = "open"
-    """Takes more items; nothing waits or runs."""
-    ACTIVE = "active"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-class AttemptState(StrEnum):
-    """State of an attempt."""
-
-    ASSIGNED = "assigned"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    DELIVERED = "delivered"
-    ENDED = "ended"
-
-
-class Role(StrEnum):
-    """What a token may do."""
-
-    WORKER = "worker"
-    SUBMITTER = "submitter"
-    VIEWER = "viewer"
-    ADMIN = "admin"
-
-
 # ---- what a submitter sends -------------------------------------------------------------------------------------
 
 Scalar = str | int | float | bool | None
@@ -77,7 +32,9 @@ class Requires(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What a device must have to run a task of the stage; sizes in bytes."""
 
     os: Annotated[list[str], Meta(description="Any of these: linux, windows, macos, android, bare")] = []
-    arch: Annotated[list[str], Meta(description="Any of these: x86_64, aarch64, armv7, riscv64, rv32, xtensa")] = []
+    arch: Annotated[
+        list[str], Meta(description="Any of these: x86_64, aarch64, armv7, riscv64, rv32, xtensa")
+    ] = []
     platforms: Annotated[list[str], Meta(description="Any of these: linux, linux/aarch64, …")] = []
     cpus: Annotated[float, Meta(ge=0, le=4096, description="CPUs of one task; thousandths count")] = 1.0
     memory: Annotated[int, Meta(ge=0, description="Bytes of memory of one task")] = 0
@@ -101,10 +58,12 @@ class Need(Struct, forbid_unknown_fields=True, omit_defaults=True):
     stage: str
     map: Annotated[str, Meta(pattern="^(all|same|groups)$")] = "all"
     size: Annotated[int, Meta(ge=1)] = 1
-    files: Annotated[str, Meta(description="Glob of its output files to place in the work folder; empty for none")] = (
-        "**"
-    )
-    into: Annotated[str, Meta(description="Folder of the work folder to place them in; {{index}} is theirs")] = ""
+    files: Annotated[
+        str, Meta(description="Glob of its output files to place in the work folder; empty for none")
+    ] = "**"
+    into: Annotated[
+        str, Meta(description="Folder of the work folder to place them in; {{index}} is theirs")
+    ] = ""
 
 
 class StageItems(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -129,11 +88,15 @@ class Items(Struct, forbid_unknown_fields=True, omit_defaults=True):
     folder; `{{file}}` is its path).
     """
 
-    count: Annotated[int, Meta(ge=0, description="Tasks 0 to count-1, with no item but their index")] | None = None
+    count: (
+        Annotated[int, Meta(ge=0, description="Tasks 0 to count-1, with no item but their index")] | None
+    ) = None
     values: Annotated[list[Any] | None, Meta(description="One task per value")] = None
     axes: Annotated[
         dict[str, list[Any] | RangeAxis] | None,
-        Meta(description="Product of named axes; the last varies fastest; each item is an object of their values"),
+        Meta(
+            description="Product of named axes; the last varies fastest; each item is an object of their values"
+        ),
     ] = None
     blob: Annotated[Payload | None, Meta(description="A JSON array of values, as a blob")] = None
     stage: Annotated[StageItems | None, Meta(description="Output files of another stage")] = None
@@ -155,7 +118,9 @@ class StageSpec(Struct, forbid_unknown_fields=True, omit_defaults=True):
     restartable: Annotated[bool, Meta(description="A second try may run beside a slow first one")] = True
     checkpoint_signal: Annotated[str, Meta(pattern=r"^(|SIG(USR1|USR2|TERM|INT|HUP))$")] = ""
     checkpoint_files: Annotated[str, Meta(description="Glob of the files that are the checkpoint")] = ""
-    grace_s: Annotated[float, Meta(ge=0, le=3600, description="From the asking signal to the killing one")] = 5.0
+    grace_s: Annotated[
+        float, Meta(ge=0, le=3600, description="From the asking signal to the killing one")
+    ] = 5.0
     replicas: Annotated[int, Meta(ge=1, le=1)] = 1
     agree: Annotated[int, Meta(ge=1, le=1)] = 1
     service: bool = False
@@ -168,7 +133,9 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True):
     stages: Annotated[list[StageSpec], Meta(min_length=1, max_length=MAX_STAGES)]
     priority: Annotated[int, Meta(ge=1, le=10)] = 5
     open: Annotated[bool, Meta(description="More items may be appended until it is closed")] = False
-    keep_s: Annotated[int, Meta(ge=0, description="How long results are kept after the end; 0 is until removed")] = 0
+    keep_s: Annotated[
+        int, Meta(ge=0, description="How long results are kept after the end; 0 is until removed")
+    ] = 0
 
 
 class Append(Struct, forbid_unknown_fields=True):
@@ -509,102 +476,6 @@ class StreamError(Struct, tag="error", tag_field="t", omit_defaults=True):
 
 
 Event = Snapshot | JobChanged | DeviceChanged | TasksChanged | LogEvent | StreamError
-
-
-# ---- routes -----------------------------------------------------------------------------------------------------
-
-
-class Route(Struct, frozen=True):
-    """One route: its path under `/v1`, bodies, the least role that may use it, and a line for the document."""
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    role: Role | None = Role.VIEWER
-    """None: open to anybody. A submitter may do what a viewer may, an admin everything."""
-    body: Any = None
-    answer: Any = None
-    status: int = 200
-    query: dict[str, str] = {}
-    media: str = "application/json"
-
-
-ROUTES: tuple[Route, ...] = (
-    Route("health", "GET", "/health", "Is the coordinator there, and which", role=None, answer=Health),
-    Route("join", "POST", "/join", "Join with a one-time code", role=None, body=JoinRequest, answer=Joined, status=201),
-    Route("grid", "GET", "/grid", "The grid at a glance, and who is asking", answer=GridView),
-    Route(
-        "join_code", "POST", "/join-codes", "Make a one-time code", Role.ADMIN, JoinCodeRequest, JoinCode, status=201
-    ),
-    Route("submit", "POST", "/jobs", "Submit a job", Role.SUBMITTER, JobSpec, Submitted, status=201),
-    Route(
-        "jobs",
-        "GET",
-        "/jobs",
-        "Jobs, newest first",
-        answer=JobList,
-        query={"state": "Only these states, comma-separated", "limit": "At most so many (100)", "after": "Cursor"},
-    ),
-    Route("job", "GET", "/jobs/{job}", "One job", answer=JobView),
-    Route("remove_job", "DELETE", "/jobs/{job}", "Forget an ended job and its results", Role.SUBMITTER, status=204),
-    Route("job_spec", "GET", "/jobs/{job}/spec", "The job as it was submitted", answer=JobSpec),
-    Route("cancel", "POST", "/jobs/{job}/cancel", "Cancel a job", Role.SUBMITTER, answer=JobView),
-    Route("retry", "POST", "/jobs/{job}/retry", "Try tasks again", Role.SUBMITTER, RetryRequest, JobView),
-    Route("append", "POST", "/jobs/{job}/items", "Append items to an open job", Role.SUBMITTER, Append, JobView),
-    Route("close", "POST", "/jobs/{job}/close", "No more items", Role.SUBMITTER, answer=JobView),
-    Route("priority", "POST", "/jobs/{job}/priority", "Change the priority", Role.SUBMITTER, PriorityChange, JobView),
-    Route(
-        "tasks",
-        "GET",
-        "/jobs/{job}/tasks",
-        "A window of a stage's tasks",
-        answer=TaskPage,
-        query={"stage": "Name or number", "state": "Only this state", "first": "From this index", "limit": "(100)"},
-    ),
-    Route("task", "GET", "/jobs/{job}/tasks/{stage}/{index}", "One task and its attempts", answer=TaskView),
-    Route(
-        "results",
-        "GET",
-        "/jobs/{job}/results",
-        "What the tasks left behind",
-        answer=ResultPage,
-        query={"stage": "Name or number", "after": "Cursor", "limit": "At most so many (100)"},
-    ),
-    Route(
-        "task_log",
-        "GET",
-        "/jobs/{job}/tasks/{stage}/{index}/log",
-        "What the task printed, as kept from its newest ended attempt",
-        media="application/octet-stream",
-        query={"attempt": "An older attempt's id"},
-    ),
-    Route("explain_job", "GET", "/jobs/{job}/explain", "Why a job waits", answer=Explanation),
-    Route(
-        "explain_task", "GET", "/jobs/{job}/tasks/{stage}/{index}/explain", "Why a task waits", answer=Explanation
-    ),
-    Route("devices", "GET", "/devices", "All devices", answer=DeviceList),
-    Route("device", "GET", "/devices/{device}", "One device, by id or name", answer=DeviceView),
-    Route("explain_device", "GET", "/devices/{device}/explain", "Why a device idles", answer=Explanation),
-    Route("pause", "POST", "/devices/{device}/pause", "Pause or resume", Role.ADMIN, PauseRequest, DeviceView),
-    Route("change_device", "PATCH", "/devices/{device}", "Rename, label", Role.ADMIN, DeviceChange, DeviceView),
-    Route("remove_device", "DELETE", "/devices/{device}", "Revoke and forget a device", Role.ADMIN, status=204),
-    Route("blob_head", "HEAD", "/blobs/{hash}", "Is the blob there; Upload-Offset tells how far an upload got"),
-    Route("blob", "GET", "/blobs/{hash}", "A blob's bytes; ranges work", media="application/octet-stream"),
-    Route(
-        "put_blob",
-        "PUT",
-        "/blobs/{hash}",
-        "Upload a blob; Content-Range resumes at Upload-Offset",
-        Role.WORKER,
-        status=201,
-        media="application/octet-stream",
-    ),
-    Route("openapi", "GET", "/openapi.json", "This interface, as OpenAPI 3.1"),
-    Route("job_schema", "GET", "/job.schema.json", "JSON Schema of a job, for editors", role=None),
-)
-
-ERROR_STATUSES = (400, 401, 403, 404, 409, 413, 429, 507)
 
 
 def dump_json(value: object) -> bytes:

@@ -20,8 +20,9 @@ from coordinator.scheduler.state import (
 )
 from coordinator.scheduler.story import tell_past
 from coordinator.scheduler.views import device_name, device_reason, device_state, job_reason, task_reason
-from sparegrid.api import Explanation, JobState
+from sparegrid.api import Explanation
 from sparegrid.messages import DeviceState
+from sparegrid.states import JobState
 
 _LINES = 8
 

@@ -27,10 +27,11 @@ from coordinator.scheduler.state import (
     World,
 )
 from coordinator.scheduler.transitions import revoke
-from sparegrid.api import JobSpec, JobState, StageSpec
+from sparegrid.api import JobSpec, StageSpec
 from sparegrid.errors import BadInputError, TooLargeError
 from sparegrid.ids import JobId, PrincipalId, StageIndex
 from sparegrid.messages import BlobRef
+from sparegrid.states import JobState
 
 _TO_CANCELLED = bytes(
     CANCELLED if one in {WAITING, QUEUED, RUNNING, SUSPENDED} else one for one in range(256)

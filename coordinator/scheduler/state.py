@@ -18,9 +18,10 @@ from msgspec import Struct
 from coordinator.scheduler.items import ItemList
 from coordinator.scheduler.limits import Limits
 from coordinator.scheduler.ranges import TaskQueue
-from sparegrid.api import JobSpec, Need, StageSpec, TaskState
+from sparegrid.api import JobSpec, Need, StageSpec
 from sparegrid.ids import AttemptId, DeviceId, JobId, PrincipalId, SessionId, StageIndex, TaskIndex, TaskRef
 from sparegrid.messages import Capability, Payload, Reading
+from sparegrid.states import TaskState
 
 if TYPE_CHECKING:
     from coordinator.scheduler.marks import Marks

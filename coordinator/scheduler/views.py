@@ -22,8 +22,9 @@ from coordinator.scheduler.state import (
     Stage,
     World,
 )
-from sparegrid.api import AttemptState, AttemptView, DeviceView, JobState, JobView, StageView, TaskView
+from sparegrid.api import AttemptView, DeviceView, JobView, StageView, TaskView
 from sparegrid.messages import Blame, DeviceState, PauseVerb
+from sparegrid.states import AttemptState, JobState
 
 _ATTEMPT_STATES = (
     AttemptState.ASSIGNED, AttemptState.RUNNING, AttemptState.SUSPENDED, AttemptState.DELIVERED,

@@ -17,7 +17,7 @@ from coordinator.server.auth import LOCAL, Principal
 from coordinator.server.context import PRINCIPAL, SERVER, Server
 from coordinator.server.routes import HANDLERS
 from coordinator.server.wire import Handler, problem, refuse_large
-from sparegrid.api import API_PREFIX, MAX_BODY_BYTES, ROUTES, Role, Route
+from sparegrid.api import API_PREFIX, MAX_BODY_BYTES
 from sparegrid.errors import (
     BadInputError,
     DeniedError,
@@ -26,6 +26,8 @@ from sparegrid.errors import (
     TooLargeError,
     UnauthenticatedError,
 )
+from sparegrid.routes import ROUTES, Route
+from sparegrid.states import Role
 
 log = logging.getLogger("sparegrid.coordinator.http")
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coordinator.server.store import AuditRow, JoinCodeRow, Store, TokenRow
-from sparegrid.api import Role
 from sparegrid.errors import BadInputError, DeniedError, TooManyTriesError, UnauthenticatedError
 from sparegrid.ids import DeviceId, PrincipalId
+from sparegrid.states import Role
 from sparegrid.trust.codes import make_secret
 from sparegrid.trust.keys import device_id
 from sparegrid.trust.tokens import hash_secret, make_token

@@ -12,10 +12,11 @@ from typing import Protocol
 
 from coordinator.server.links import Links
 from coordinator.server.views import Views
-from sparegrid.api import AttemptState, AttemptView, LogEvent, TaskState, TaskView
+from sparegrid.api import AttemptView, LogEvent, TaskView
 from sparegrid.errors import GridError
 from sparegrid.ids import AttemptId, DeviceId, JobId, StageIndex, TaskIndex, TaskRef
 from sparegrid.messages import Follow, LogChunk, Payload
+from sparegrid.states import AttemptState, TaskState
 
 PIECE_BYTES = 64 << 10
 _LIVE = frozenset({AttemptState.ASSIGNED, AttemptState.RUNNING, AttemptState.SUSPENDED})

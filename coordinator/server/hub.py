@@ -18,7 +18,6 @@ from sparegrid.api import (
     DeviceView,
     Event,
     JobChanged,
-    JobState,
     JobView,
     Problem,
     Revision,
@@ -29,6 +28,7 @@ from sparegrid.api import (
 )
 from sparegrid.errors import NotFoundError
 from sparegrid.ids import DeviceId, JobId, StageIndex, TaskIndex, TaskRef
+from sparegrid.states import JobState
 
 RATE_PER_S = 10.0
 BURST = 4.0

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from sparegrid import __version__
-from sparegrid.api import API_PREFIX, ERROR_STATUSES, ROUTES, Event, Problem, Route, Subscribe
+from sparegrid.api import API_PREFIX, Event, Problem, Subscribe
+from sparegrid.routes import ERROR_STATUSES, ROUTES, Route
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _PATH_HELP = {

@@ -16,19 +16,10 @@ from coordinator.scheduler.machine import Machine
 from coordinator.server.auth import Principal
 from coordinator.server.links import Links
 from coordinator.server.store import Kept, Store
-from sparegrid.api import (
-    AttemptState,
-    AttemptView,
-    DeviceView,
-    JobSpec,
-    JobView,
-    Revision,
-    TaskPage,
-    TaskState,
-    TaskView,
-)
+from sparegrid.api import AttemptView, DeviceView, JobSpec, JobView, Revision, TaskPage, TaskView
 from sparegrid.errors import BadInputError, NotFoundError
 from sparegrid.ids import DeviceId, JobId, StageIndex, TaskIndex, TaskRef
+from sparegrid.states import AttemptState, TaskState
 
 KEPT_VIEWS = 512
 STATES = tuple(TaskState)

@@ -36,7 +36,7 @@ from coordinator.server.context import SERVER, Server
 from coordinator.server.links import Link
 from coordinator.server.refs import refs_of_outcome
 from sparegrid import __version__
-from sparegrid.api import MAX_NAME_CHARS, Role
+from sparegrid.api import MAX_NAME_CHARS
 from sparegrid.codec import MAX_FRAME_BYTES, FrameCodec
 from sparegrid.errors import DeniedError, GridError, NotFoundError, TooLargeError, VersionError
 from sparegrid.ids import AttemptId, DeviceId, JobId, SessionId, StageIndex, TaskIndex
@@ -63,6 +63,7 @@ from sparegrid.messages import (
     Suspended,
     Welcome,
 )
+from sparegrid.states import Role
 
 log = logging.getLogger("sparegrid.coordinator.workers")
 

@@ -1,4 +1,4 @@
-"""Handlers of the REST routes, by the name of the route in `sparegrid.api.ROUTES`."""
+"""Handlers of the REST routes, by the name of the route in `sparegrid.routes.ROUTES`."""
 
 from coordinator.server.routes import blobs, devices, grid, jobs, tasks
 from coordinator.server.wire import Handler

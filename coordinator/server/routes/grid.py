@@ -11,9 +11,10 @@ from coordinator.server.context import PRINCIPAL, SERVER, Server
 from coordinator.server.openapi import openapi_document
 from coordinator.server.wire import Handler, answer, read_body
 from sparegrid import __version__
-from sparegrid.api import GridView, Health, JoinCode, JoinCodeRequest, Joined, JoinRequest, Role
+from sparegrid.api import GridView, Health, JoinCode, JoinCodeRequest, Joined, JoinRequest
 from sparegrid.jobfile import job_schema as schema_of_jobs
 from sparegrid.messages import PROTOCOL_MAJOR
+from sparegrid.states import Role
 from sparegrid.trust.codes import Invitation, encode_code, encode_link
 
 

@@ -25,7 +25,6 @@ from sparegrid.api import (
     Explanation,
     JobList,
     JobSpec,
-    JobState,
     JobView,
     PriorityChange,
     RetryRequest,
@@ -33,6 +32,7 @@ from sparegrid.api import (
 )
 from sparegrid.errors import BadInputError, ConflictError
 from sparegrid.ids import JobId, StageIndex, TaskIndex, parse_job_id, parse_task_text
+from sparegrid.states import JobState
 
 _ENDED = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 

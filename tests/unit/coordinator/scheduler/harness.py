@@ -29,9 +29,20 @@ from coordinator.scheduler.events import (
 from coordinator.scheduler.facts import Accepted, Fact
 from coordinator.scheduler.limits import Limits
 from coordinator.scheduler.machine import Machine
-from sparegrid.api import Items, JobSpec, JobView, Need, StageSpec, TaskState
+from sparegrid.api import Items, JobSpec, JobView, Need, StageSpec
 from sparegrid.ids import AttemptId, DeviceId, JobId, PrincipalId, SessionId, StageIndex, TaskIndex, TaskRef
-from sparegrid.messages import Cancel, Capability, FileEntry, Inline, KindInfo, Outcome, Reading, TakeBack, Usage
+from sparegrid.messages import (
+    Cancel,
+    Capability,
+    FileEntry,
+    Inline,
+    KindInfo,
+    Outcome,
+    Reading,
+    TakeBack,
+    Usage,
+)
+from sparegrid.states import TaskState
 
 _STATES = tuple(TaskState)
 T = TypeVar("T")
@@ -44,7 +55,9 @@ def through_codec(value: T, union: Any) -> T:
     return again  # type: ignore[no-any-return]
 
 
-def stage(name: str = "main", count: int | None = 1, *, needs: Sequence[Need] = (), **fields: Any) -> StageSpec:
+def stage(
+    name: str = "main", count: int | None = 1, *, needs: Sequence[Need] = (), **fields: Any
+) -> StageSpec:
     """A stage of `count` tasks."""
     items = fields.pop("items", None) or Items(count=count)
     return StageSpec(name=name, items=items, needs=list(needs), **fields)
@@ -60,7 +73,9 @@ def capability(slots: int = 1, **fields: Any) -> Capability:
 class Held:
     """An attempt that a device has been assigned and has not answered."""
 
-    def __init__(self, device: str, job: int, stage_index: int, index: int, attempt: int, number: int) -> None:
+    def __init__(
+        self, device: str, job: int, stage_index: int, index: int, attempt: int, number: int
+    ) -> None:
         self.device, self.job, self.stage, self.index = device, job, stage_index, index
         self.attempt, self.number = attempt, number
 
@@ -71,7 +86,9 @@ class Held:
 class Bench:
     """A machine on the test bench. `mirror=False` leaves out the second machine, for large numbers."""
 
-    def __init__(self, *, limits: Limits | None = None, mirror: bool = True, heartbeat_ms: int = 10_000) -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, mirror: bool = True, heartbeat_ms: int = 10_000
+    ) -> None:
         self.limits = limits or Limits()
         self.heartbeat_ms = heartbeat_ms
         self.machine = Machine(heartbeat_ms=heartbeat_ms, limits=self.limits)
@@ -98,7 +115,9 @@ class Bench:
             self._take_in(effect)
         self.machine.check()
         if self.mirror is not None:
-            assert self.mirror.snapshot() == self.machine.snapshot(), "the facts tell another story than the machine"
+            assert self.mirror.snapshot() == self.machine.snapshot(), (
+                "the facts tell another story than the machine"
+            )
         return self.effects
 
     def _take_in(self, effect: Effect) -> None:
@@ -114,7 +133,9 @@ class Bench:
             case AssignTasks(device, job, stage_index, allots):
                 for allot in allots:
                     for k in range(allot.count):
-                        held = Held(device, job, stage_index, allot.index + k, allot.attempt + k, allot.number)
+                        held = Held(
+                            device, job, stage_index, allot.index + k, allot.attempt + k, allot.number
+                        )
                         assert held.attempt not in self.held
                         self.held[held.attempt] = held
             case AckAttempts(_, attempts):
@@ -181,20 +202,26 @@ class Bench:
     def start(self, *helds: Held) -> None:
         self.do(*(AttemptsStarted(DeviceId(one.device), [AttemptId(one.attempt)]) for one in helds))
 
-    def result_event(self, held: Held, *, wall_ms: int = 100, files: Sequence[str | FileEntry] = ()) -> ResultDelivered:
+    def result_event(
+        self, held: Held, *, wall_ms: int = 100, files: Sequence[str | FileEntry] = ()
+    ) -> ResultDelivered:
         entries = [one if isinstance(one, FileEntry) else FileEntry(one, Inline(b"")) for one in files]
         return ResultDelivered(
             DeviceId(held.device), JobId(held.job), StageIndex(held.stage), TaskIndex(held.index),
             AttemptId(held.attempt), Outcome(exit_code=0, files=entries, usage=Usage(wall_ms=wall_ms)),
         )  # fmt: skip
 
-    def deliver(self, *helds: Held, wall_ms: int = 100, files: Sequence[str | FileEntry] = ()) -> list[Effect]:
+    def deliver(
+        self, *helds: Held, wall_ms: int = 100, files: Sequence[str | FileEntry] = ()
+    ) -> list[Effect]:
         """These attempts succeed."""
         for one in helds:
             self.held.pop(one.attempt, None)
         return self.do(*(self.result_event(one, wall_ms=wall_ms, files=files) for one in helds))
 
-    def fail(self, held: Held, blame: str = "task", reason: str = "exit code 3", **fields: Any) -> list[Effect]:
+    def fail(
+        self, held: Held, blame: str = "task", reason: str = "exit code 3", **fields: Any
+    ) -> list[Effect]:
         """This attempt ends without a result."""
         self.held.pop(held.attempt, None)
         return self.do(

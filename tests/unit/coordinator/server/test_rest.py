@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 
 from coordinator.server import app as app_module
 from coordinator.server.app import make_app
-from sparegrid.api import MAX_BODY_BYTES, ROUTES, DeviceChange, Items, JobSpec, PauseRequest, Role, StageSpec
+from sparegrid.api import MAX_BODY_BYTES, ROUTES, DeviceChange, Items, JobSpec, PauseRequest, StageSpec
 from sparegrid.client import Client
 from sparegrid.errors import (
     BadInputError,
@@ -26,6 +26,7 @@ from sparegrid.errors import (
     TooManyTriesError,
     UnauthenticatedError,
 )
+from sparegrid.states import Role
 from sparegrid.trust.keys import DeviceKey
 from sparegrid.trust.pinning import Pin
 from tests.fakes.coordinator import RunningCoordinator, running_coordinator
@@ -47,11 +48,13 @@ async def raw(
     """Status, body and headers of a request that no client of ours would make."""
     connector = aiohttp.TCPConnector(ssl=Pin(grid.access.fingerprint))
     headers = {"Authorization": f"Bearer {token or grid.access.token}", **options.pop("headers", {})}
-    async with aiohttp.ClientSession(connector=connector) as http:
-        async with http.request(method, grid.url + path, headers=headers, **options) as answer:
-            body = await answer.read()
-            is_json = answer.content_type == "application/json" and body
-            return answer.status, json.loads(body) if is_json else {}, answer.headers
+    async with (
+        aiohttp.ClientSession(connector=connector) as http,
+        http.request(method, grid.url + path, headers=headers, **options) as answer,
+    ):
+        body = await answer.read()
+        is_json = answer.content_type == "application/json" and body
+        return answer.status, json.loads(body) if is_json else {}, answer.headers
 
 
 # ---- what is open, and what is not ------------------------------------------------------------------------------
@@ -372,9 +375,11 @@ async def test_the_schema_of_jobs_is_open(grid: RunningCoordinator) -> None:
 async def test_metrics_are_prometheus_text(grid: RunningCoordinator) -> None:
     connector = aiohttp.TCPConnector(ssl=Pin(grid.access.fingerprint))
     headers = {"Authorization": f"Bearer {await grid.token('viewer')}"}
-    async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
-        async with http.get(grid.url + "/metrics") as answer:
-            text = await answer.text()
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers) as http,
+        http.get(grid.url + "/metrics") as answer,
+    ):
+        text = await answer.text()
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     names = {line.split("{")[0].split(" ")[0] for line in lines}
     assert {"sparegrid_devices", "sparegrid_facts_total", "sparegrid_blob_bytes"} <= names
