@@ -33,7 +33,7 @@ class TaskRef(NamedTuple):
 
     job: JobId
     stage: StageIndex
-    index: TaskIndex
+    index: TaskIndex  # type: ignore[assignment]  # hides tuple.index, which nobody calls here
 
     def __str__(self) -> str:
         return f"{self.job}.{self.stage}.{self.index}"
@@ -44,7 +44,7 @@ class TaskText(NamedTuple):
 
     job: JobId
     stage: str | None
-    index: TaskIndex | None
+    index: TaskIndex | None  # type: ignore[assignment]  # as above
 
 
 def parse_task_text(text: str) -> TaskText:

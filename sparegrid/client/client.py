@@ -23,6 +23,7 @@ from sparegrid.ids import TaskRef, TaskText, parse_task_text
 from sparegrid.messages import BlobRef, Inline, Payload
 from sparegrid.paths import Paths
 from sparegrid.routes import ROUTES
+from sparegrid.states import JobState
 from sparegrid.trust.access import Credentials
 from sparegrid.trust.pinning import Pin
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PARALLEL_TRANSFERS = 4
-ENDED_STATES = frozenset({api.JobState.DONE, api.JobState.FAILED, api.JobState.CANCELLED})
+ENDED_STATES = frozenset({JobState.DONE, JobState.FAILED, JobState.CANCELLED})
 _ROUTES = {route.name: route for route in ROUTES}
 _REPEATABLE_POSTS = frozenset({"cancel", "close", "priority", "pause", "change_device"})
 """Doing these twice is as good as once; every other POST is sent once."""

@@ -16,7 +16,7 @@ from openapi_spec_validator import validate
 
 from coordinator.server import app as app_module
 from coordinator.server.app import make_app
-from sparegrid.api import MAX_BODY_BYTES, ROUTES, DeviceChange, Items, JobSpec, PauseRequest, StageSpec
+from sparegrid.api import MAX_BODY_BYTES, DeviceChange, Items, JobSpec, PauseRequest, StageSpec
 from sparegrid.client import Client
 from sparegrid.errors import (
     BadInputError,
@@ -26,6 +26,7 @@ from sparegrid.errors import (
     TooManyTriesError,
     UnauthenticatedError,
 )
+from sparegrid.routes import ROUTES
 from sparegrid.states import Role
 from sparegrid.trust.keys import DeviceKey
 from sparegrid.trust.pinning import Pin
