@@ -143,6 +143,8 @@ class CallRunner:
         sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")
         sys.stdout = _writer(1)
         sys.stderr = _writer(2)
+        # Compiled files of the task's own modules would lie among its outputs.
+        sys.dont_write_bytecode = True
 
     def _take_log(self, request: RunCall, outcome: Outcome, said: str) -> Payload | None:
         """Everything printed since the last call, and `said`; the file is emptied for the next."""
