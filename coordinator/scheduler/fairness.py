@@ -36,6 +36,7 @@ def list_stage(world: World, stage: Stage) -> None:
         share.vtime = max(share.vtime, world.vclock)
     key = (-job.priority, job.id, stage.index)
     stage.line_key = key
+    world.marks.listed[stage] = None
     insort(share.lines.setdefault(stage.cls, []), (*key, stage))
 
 

@@ -55,6 +55,7 @@ def check(world: World) -> None:
 
 def _check_device(world: World, device: Device) -> None:
     name = f"device {device.name}"
+    _that(world.names.get(device.name) == device.id, f"{name} is not known by its name")
     for attempt_id, attempt in device.live.items():
         _that(world.attempts.get(attempt_id) is attempt, f"{name} holds the unknown attempt {attempt_id}")
     _that(not (device.attached and device.silent), f"{name} is attached and silent")

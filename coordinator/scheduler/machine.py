@@ -25,7 +25,17 @@ from coordinator.scheduler.placement import place
 from coordinator.scheduler.restore import full_spec, save_job
 from coordinator.scheduler.state import Job, Stage, World
 from coordinator.scheduler.tail import balance
-from sparegrid.api import DeviceView, Explanation, JobSpec, JobView, Need, StageView, TaskView, dump_json
+from sparegrid.api import (
+    DeviceView,
+    Explanation,
+    JobSpec,
+    JobView,
+    Need,
+    StageSpec,
+    StageView,
+    TaskView,
+    dump_json,
+)
 from sparegrid.errors import ConflictError, NotFoundError
 from sparegrid.ids import DeviceId, JobId, StageIndex, TaskIndex, TaskRef
 from sparegrid.messages import Release
@@ -160,6 +170,10 @@ class Machine:
         """The job as it was submitted, with the items that were appended since."""
         return full_spec(self._job(job))
 
+    def stage_spec(self, job: JobId, stage: StageIndex) -> StageSpec:
+        """One stage as the scheduler holds it: all but its listed values, which `item` tells. Cheap."""
+        return self._stage(job, stage).spec
+
     def job_view(self, job: JobId) -> JobView:
         """The job as every screen shows it."""
         return views.job_view(self._world, self._job(job))
@@ -208,9 +222,8 @@ class Machine:
         world = self._world
         if text in world.devices:
             return DeviceId(text)
-        for one in world.devices.values():
-            if one.name == text:
-                return one.id
+        if text in world.names:
+            return world.names[text]
         begin = [one for one in world.devices.values() if len(text) >= 4 and one.id.startswith(text)]
         if len(begin) == 1:
             return begin[0].id

@@ -19,6 +19,8 @@ class Marks:
     devices: dict[Device, None] = field(default_factory=dict)
     hungry: dict[Device, None] = field(default_factory=dict)
     """Devices whose free resources, credit or willingness changed."""
+    listed: dict[Stage, None] = field(default_factory=dict)
+    """Stages that have queued tasks and had none before."""
     revoked: list[tuple[Attempt, str]] = field(default_factory=list)
     """Live attempts that are not wanted any more, with the reason to tell."""
 
@@ -39,6 +41,7 @@ class Marks:
         self.jobs.clear()
         self.devices.clear()
         self.hungry.clear()
+        self.listed.clear()
         self.revoked.clear()
 
 

@@ -57,14 +57,22 @@ def add_device(world: World, device_id: DeviceId, name: str, wall_ms: int) -> De
         device = Device(device_id, world.next_device, name, wall_ms)
         world.next_device += 1
         world.devices[device_id] = device
-    device.name = name
+    rename_device(world, device, name)
     world.marks.devices[device] = None
     return device
 
 
+def rename_device(world: World, device: Device, name: str) -> None:
+    """Names are unique; `free_name` finds one."""
+    if world.names.get(device.name) == device.id:
+        del world.names[device.name]
+    device.name = name
+    world.names[name] = device.id
+
+
 def change_device(world: World, device: Device, name: str, labels: dict[str, str]) -> None:
     """Rename, label."""
-    device.name = name or device.name
+    rename_device(world, device, name or device.name)
     for key, value in labels.items():
         if value:
             device.labels[key] = value
@@ -98,6 +106,7 @@ def remove_device(world: World, device: Device) -> None:
     _look_again(world, device)
     leave_pools(device)
     del world.devices[device.id]
+    world.names.pop(device.name, None)
     world.marks.hungry.pop(device, None)
 
 
@@ -158,22 +167,17 @@ def on_device_detached(world: World, batch: Batch, event: DeviceDetached) -> Non
 def on_device_heard(world: World, batch: Batch, event: DeviceHeard) -> None:
     """A sign of life. A device that slept with its connection open is welcome back."""
     device = world.devices.get(event.device)
-    if device is None:
-        return
-    device.reading = event.reading
-    world.marks.devices[device] = None
-    if device.silent:
-        device.silent, device.attached = False, True
-        world.attached += 1
-        _welcome_back(world, batch, device)
-        _look_again(world, device)
-    renew_lease(world, device)
+    if device is not None:
+        device.reading = event.reading
+        world.marks.devices[device] = None
+        heard(world, batch, device)
 
 
 def on_device_policy_changed(world: World, batch: Batch, event: DevicePolicyChanged) -> None:
     """It takes work or not."""
     device = world.devices.get(event.device)
     if device is not None:
+        heard(world, batch, device)
         device.policy, device.policy_reason = event.state, event.reason
         device.policy_until_wall_ms = event.until_ms
         world.marks.hungry[device] = None
@@ -253,6 +257,18 @@ def renew_lease(world: World, device: Device) -> None:
     if not device.lease_listed:
         device.lease_listed = True
         heappush(world.leases, (device.lease_until_ms, device.seq, device))
+
+
+def heard(world: World, batch: Batch, device: Device) -> None:
+    """Whatever a connected device says is a sign of life; after its silence it is welcome back."""
+    if device.silent:
+        device.silent, device.attached = False, True
+        world.attached += 1
+        _welcome_back(world, batch, device)
+        _look_again(world, device)
+        renew_lease(world, device)
+    elif device.attached and device.last_seen_ms != world.now_ms:
+        renew_lease(world, device)
 
 
 def end_leases(world: World, batch: Batch) -> None:
@@ -392,11 +408,12 @@ def device_of(world: World, device_id: DeviceId) -> Device:
 
 def free_name(world: World, name: str, device_id: DeviceId) -> str:
     """The name, or with a number behind it when another device has it already."""
-    taken = frozenset(one.name for one in world.devices.values() if one.id != device_id)
-    wanted, number = name or device_id[:8], 2
-    while (wanted if number == 2 else f"{wanted}-{number - 1}") in taken:
+    wanted = free = name or device_id[:8]
+    number = 1
+    while world.names.get(free, device_id) != device_id:
         number += 1
-    return wanted if number == 2 else f"{wanted}-{number - 1}"
+        free = f"{wanted}-{number}"
+    return free
 
 
 def _hold(world: World, device: Device, blobs: list[str]) -> None:

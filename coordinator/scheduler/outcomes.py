@@ -16,6 +16,7 @@ from coordinator.scheduler.events import (
     ResultDelivered,
 )
 from coordinator.scheduler.facts import Ended
+from coordinator.scheduler.membership import heard
 from coordinator.scheduler.needs import drain
 from coordinator.scheduler.state import (
     ASSIGNED,
@@ -41,6 +42,7 @@ _BLAMES = frozenset(str(blame) for blame in Blame)
 
 def on_result_delivered(world: World, batch: Batch, event: ResultDelivered) -> None:
     """Accept the result when it is the first of an unfinished task from an attempt that was not revoked."""
+    _hear(world, batch, event.device)
     batch.ack(event.device, event.attempt)
     attempt = world.attempts.get(event.attempt)
     found: Attempt | Lapsed
@@ -75,6 +77,7 @@ def on_result_delivered(world: World, batch: Batch, event: ResultDelivered) -> N
 
 def on_attempt_ended(world: World, batch: Batch, event: AttemptEnded) -> None:
     """An attempt ended without a result: requeue, exclude, or spend a retry."""
+    _hear(world, batch, event.device)
     batch.ack(event.device, event.attempt)
     attempt = world.attempts.get(event.attempt)
     if attempt is None or attempt.device.id != event.device:
@@ -121,16 +124,19 @@ def on_attempt_ended(world: World, batch: Batch, event: AttemptEnded) -> None:
 
 def on_attempts_started(world: World, batch: Batch, event: AttemptsStarted) -> None:
     """These run now."""
+    _hear(world, batch, event.device)
     _set_states(world, event.device, event.attempts, STARTED)
 
 
 def on_attempts_suspended(world: World, batch: Batch, event: AttemptsSuspended) -> None:
     """These are stopped but kept, or run again."""
+    _hear(world, batch, event.device)
     _set_states(world, event.device, event.attempts, STOPPED if event.on else STARTED)
 
 
 def on_attempt_progressed(world: World, batch: Batch, event: AttemptProgressed) -> None:
     """How far it is."""
+    _hear(world, batch, event.device)
     attempt = world.attempts.get(event.attempt)
     if attempt is None or attempt.device.id != event.device:
         return
@@ -139,6 +145,12 @@ def on_attempt_progressed(world: World, batch: Batch, event: AttemptProgressed) 
     attempt.permille = max(0, min(1000, event.permille))
     attempt.note = event.note
     world.marks.task(attempt.stage, attempt.index, attempt.index + 1)
+
+
+def _hear(world: World, batch: Batch, device_id: DeviceId) -> None:
+    device = world.devices.get(device_id)
+    if device is not None and (device.silent or device.last_seen_ms != world.now_ms):
+        heard(world, batch, device)
 
 
 def _set_states(world: World, device: DeviceId, attempts: list[AttemptId], state: int) -> None:

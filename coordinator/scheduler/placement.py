@@ -8,6 +8,8 @@ left, so that a short queue reaches many devices.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from coordinator.scheduler.batch import Batch
 from coordinator.scheduler.fairness import fairest, fairest_for
 from coordinator.scheduler.limits import Limits
@@ -36,6 +38,10 @@ def place(world: World, batch: Batch) -> None:
     _start_now(world, batch)
     for device in hungry:
         if device.accepting:
+            _fill_ahead(world, batch, device)
+    for stage in list(world.marks.listed):
+        # Busy devices with nothing ahead fetch the inputs of new work meanwhile.
+        for device in list(islice(stage.cls.bare, stage.queue.count)):
             _fill_ahead(world, batch, device)
 
 
@@ -144,6 +150,7 @@ def _fill_ahead(world: World, batch: Batch, device: Device) -> None:
             unlist_if_empty(stage)
         else:
             stuck[stage] = None
+    refresh_pool(device)
 
 
 def _part(stage: Stage, cls: RequirementClass) -> int:

@@ -35,6 +35,8 @@ class RequirementClass:
     """Attached devices that suit."""
     pool: list[PoolEntry] = field(default_factory=list)
     """Suitable devices with room for one more now: fastest first, then the emptiest, then the oldest member."""
+    bare: dict[Device, None] = field(default_factory=dict)
+    """Suitable, busy devices with nothing ahead."""
     stages: dict[Stage, None] = field(default_factory=dict)
     """Stages of jobs in memory."""
 
@@ -100,9 +102,9 @@ def drop_stage(world: World, stage: Stage) -> None:
 
 def rematch(world: World, device: Device) -> None:
     """What the device offers has changed: find its classes and book its attempts anew, oldest first."""
+    leave_pools(device)
     for cls in device.classes:
         del cls.devices[device]
-    leave_pools(device)
     device.all_labels = {**device.capability.labels, **device.labels}
     device.classes = [cls for cls in world.classes.values() if device.attached and cls.suits(device)]
     for cls in device.classes:
@@ -216,6 +218,11 @@ def refresh_pool(device: Device) -> None:
         if able_now:
             device.pooled[cls] = entry = cls.entry(device)
             insort(cls.pool, entry)
+            cls.bare.pop(device, None)
+        elif device.ahead_count or not device.accepting:
+            cls.bare.pop(device, None)
+        else:
+            cls.bare[device] = None
 
 
 def leave_pools(device: Device) -> None:
@@ -223,6 +230,8 @@ def leave_pools(device: Device) -> None:
     for cls, entry in device.pooled.items():
         _leave(cls, entry)
     device.pooled.clear()
+    for cls in device.classes:
+        cls.bare.pop(device, None)
 
 
 def concurrency(device: Device, cls: RequirementClass) -> int:

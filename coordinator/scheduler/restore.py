@@ -403,6 +403,7 @@ def _load_device(world: World, state: DeviceStateV1) -> None:
         state.device, state.seq, state.name, state.joined_wall_ms, state.labels, state.session, state.asked,
         state.asked_until_wall_ms, state.asked_by, state.done, state.failed,
     )  # fmt: skip
+    world.names[state.name] = state.device
 
 
 def _load_job(world: World, state: JobStateV1) -> Job:

@@ -309,6 +309,8 @@ class World:
     marks: Marks
     jobs: dict[JobId, Job] = field(default_factory=dict)
     devices: dict[DeviceId, Device] = field(default_factory=dict)
+    names: dict[str, DeviceId] = field(default_factory=dict)
+    """Members by name; names differ."""
     attempts: dict[AttemptId, Attempt] = field(default_factory=dict)
     shares: dict[PrincipalId, Share] = field(default_factory=dict)
     classes: dict[tuple[object, ...], RequirementClass] = field(default_factory=dict)

@@ -112,9 +112,10 @@ def accept(
     device.done += 1
     stage.wall_sum += wall_ms
     stage.timed += 1
-    if stage.tries or stage.failures or stage.checkpoints or stage.excluded_on:
-        forget_trouble(stage, index)
+    if stage.story:
         stage.story.pop(index, None)
+        if index in stage.tries:
+            forget_trouble(stage, index)
     if files:
         stage.file_counts[index] = files
     if large:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from coordinator.scheduler.effects import AckAttempts, AssignTasks, Effect, Keep, Record, Retire, Send
+from coordinator.scheduler.effects import AckAttempts, AssignTasks, Effect, Record, Retire, Send
 from coordinator.scheduler.events import (
     AttemptEnded,
     AttemptsStarted,

@@ -32,7 +32,9 @@ def test_a_finished_job_leaves_memory_with_its_view_and_its_devices_are_told() -
     effects = grid.deliver(*grid.on("pc"))
     assert not grid.machine.has_job(job)
     assert [one.job for one in effects if isinstance(one, Retire)] == [job]
-    assert [one.message.device for one in effects if isinstance(one, Send) and isinstance(one.message, Release)] == ["pc"]
+    assert [
+        one.message.device for one in effects if isinstance(one, Send) and isinstance(one.message, Release)
+    ] == ["pc"]
     assert not [one for one in effects if isinstance(one, PublishJob)]
 
 
