@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -112,6 +113,36 @@ def settle(store: Store) -> None:
     done: Future[None] = Future()
     store._committer.submit_chores([Chore(lambda _db: False, done)])
     done.result(10)
+
+
+class Gate:
+    """Keeps the committer busy, so that what is queued meanwhile becomes one group."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._open = threading.Event()
+        self._reached = threading.Event()
+        self._work = store._write(lambda _db: self._wait())
+        assert self._reached.wait(10)
+
+    def _wait(self) -> None:
+        self._reached.set()
+        assert self._open.wait(10)
+
+    def open(self) -> None:
+        """Let it go on; returns when it has."""
+        self._open.set()
+        self._work.result(10)
+
+    def open_at_close(self) -> None:
+        """Open it as soon as the store is being closed."""
+
+        def wait() -> None:
+            while self._store._committer._ended is None:
+                self._reached.wait(0)
+            self.open()
+
+        threading.Thread(target=wait).start()
 
 
 @contextmanager

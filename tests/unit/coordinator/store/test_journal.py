@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -16,6 +15,7 @@ from sparegrid.errors import BadInputError, StorageError, TooLargeError
 from sparegrid.ids import JobId
 from tests.unit.coordinator.store.builders import (
     STAGE,
+    Gate,
     commit,
     joined,
     keep,
@@ -34,24 +34,6 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[Store]:
     with Store.open(path, sync="normal") as opened:
         yield opened
-
-
-class Gate:
-    """Keeps the committer busy, so that what is queued meanwhile becomes one group."""
-
-    def __init__(self, store: Store) -> None:
-        self._open = threading.Event()
-        self._reached = threading.Event()
-        self._work = store._write(lambda _db: self._wait())
-        assert self._reached.wait(10)
-
-    def _wait(self) -> None:
-        self._reached.set()
-        assert self._open.wait(10)
-
-    def open(self) -> None:
-        self._open.set()
-        self._work.result(10)
 
 
 def test_an_empty_store_restores_nothing(store: Store) -> None:
@@ -140,7 +122,7 @@ def test_closing_commits_what_is_queued(path: Path) -> None:
     with Store.open(path) as store:
         gate = Gate(store)
         future = store.commit(Batch(facts=[joined(1)]))
-        threading.Timer(0.05, gate.open).start()
+        gate.open_at_close()
     assert future.result(0) == 1
     with Store.open(path) as store:
         assert list(store.load().facts) == [joined(1)]

@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.server.store import Batch, Store, journal
 from sparegrid.errors import StorageError
-from tests.unit.coordinator.store.builders import commit, database, joined, settle
+from tests.unit.coordinator.store.builders import Gate, commit, database, joined, settle
 
 
 @pytest.fixture
@@ -119,16 +119,21 @@ def test_a_large_snapshot_is_written_in_parts_between_the_commits(
         assert numbers(store) == (data, list(range(2, 31)))
 
 
-def test_a_snapshot_that_was_never_finished_is_cleared_away_at_the_next_start(
+def test_a_snapshot_that_closing_interrupts_fails_and_is_cleared_away_at_the_next_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "PART_BYTES", 1)
-    store = Store.open(path)
-    fill(store, 1, 1)
-    saved = store.save_snapshot(bytes(20_000), 1)
-    store.close()
+    with Store.open(path) as store:
+        fill(store, 1, 1)
+        gate = Gate(store)
+        saved = store.save_snapshot(bytes(1000), 1)
+        gate.open_at_close()
     with pytest.raises(StorageError, match="before this was written"):
         saved.result(0)
+    with database(path) as db:
+        db.execute(
+            "INSERT INTO snapshot_parts VALUES (9, 0, x'00')"
+        )  # What a crash leaves in the middle of one.
     with Store.open(path) as store:
         assert numbers(store) == (None, [1])
         store.save_snapshot(b"", 1).result(10)  # Behind the clearing.
