@@ -82,6 +82,7 @@ class Dispatcher:
                 self._hub.device_changed(each.device)
             elif isinstance(each, Retire):
                 self._hub.job_retired(each.job)
+                self._following.job_retired(each.job)
                 self._expander.forget(each.job)
             elif isinstance(each, Forget):
                 self._hub.job_forgotten(each.job)

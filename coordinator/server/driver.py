@@ -9,6 +9,7 @@ no lease ends meanwhile. It knows neither sockets nor HTTP: `Outlet` is where ef
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -29,6 +30,7 @@ BURST_WHILE_COMMITTING = 128
 """Fewer events wait for the running commit before they are handled: larger bursts place better."""
 BEAT_S = 1.0
 SNAPSHOT_FACTS = 50_000
+CLOSE_S = 10.0
 SETTLE_S = 1.0
 """How long a reader waits for the commit of what it reads; longer only happens when the disk is full."""
 
@@ -191,20 +193,37 @@ class Driver:
         await asyncio.wait([done], timeout=SETTLE_S)
 
     async def close(self) -> None:
-        """Handle and commit what is queued, and take a last snapshot. Effects are still let out."""
+        """Handle and commit what is queued, and take a last snapshot. Effects are still let out.
+
+        A disk that is full or hangs is not waited for: the journal is whole without the snapshot.
+        """
         self._turn()
         if self._committing is not None and self._stuck is None and not self._dead:
             done: asyncio.Future[None] = self._loop.create_future()
             self._idle.append(done)
-            await done
+            await asyncio.wait([done], timeout=CLOSE_S)
         for handle in (self._turn_due, self._timer):
             if handle is not None:
                 handle.cancel()
-        self._queue.clear()
-        if not self._dead and self._stuck is None and self._facts_since_snapshot:
-            seq = await asyncio.wrap_future(self._journal.commit(Batch(now_ms=self.clock.now_ms())))
-            await asyncio.wrap_future(self._journal.save_snapshot(self.machine.snapshot(), seq))
+        if self._committing is None and not self._dead and self._facts_since_snapshot:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._last_snapshot()
         self._dead = True
+        for entry in self._queue:
+            if entry.answer is not None and not entry.answer.done():
+                entry.answer.set_exception(_ended())
+        self._queue.clear()
+
+    async def _last_snapshot(self) -> None:
+        try:
+            # Shielded: who is no longer waited for must still find its future as it left it.
+            committed = self._journal.commit(Batch(now_ms=self.clock.now_ms()))
+            seq = await asyncio.shield(asyncio.wrap_future(committed))
+            saved = self._journal.save_snapshot(self.machine.snapshot(), seq)
+            await asyncio.shield(asyncio.wrap_future(saved))
+        except StorageError as error:
+            log.warning("no snapshot was taken at the end: %s", error)
 
     # ---- one turn ---------------------------------------------------------------------------------------------
 

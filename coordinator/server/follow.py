@@ -158,6 +158,13 @@ class LogFollowing:
             if any(first <= index <= last for first, last in spans):
                 self._look(source)
 
+    def job_retired(self, job: JobId) -> None:
+        """The job has ended, and with it all its tasks."""
+        for (other, _), sources in list(self._sources.items()):
+            if other == job:
+                for source in list(sources.values()):
+                    self._look(source)
+
     def attached(self, device: DeviceId) -> None:
         """A device is back: logs that it was asked for are asked for again."""
         for source in list(self._attempts.values()):

@@ -191,6 +191,11 @@ class EventHub:
         self._paces.pop(("job", job), None)
         if self.watchers:
             self._mark(("job", job))
+        for watcher in self.watchers:
+            if watcher.window is not None and watcher.window[0] == job:
+                # Which of its tasks changed last is not told any more: show the window once again.
+                watcher.dirty.update(watcher.window[2])
+                self._mark(("tasks", watcher))
 
     def job_forgotten(self, job: JobId) -> None:
         """The job was removed."""
@@ -285,6 +290,8 @@ class EventHub:
         job, stage, _ = window = watcher.window
         indices, watcher.dirty = sorted(watcher.dirty), set()
         try:
+            total = len(await self._views.states(job, stage))
+            indices = [index for index in indices if index < total]
             tasks = await self._views.tasks_of([TaskRef(job, stage, TaskIndex(index)) for index in indices])
         except NotFoundError:
             return

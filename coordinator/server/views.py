@@ -19,6 +19,7 @@ from coordinator.server.store import Kept, Store
 from sparegrid.api import AttemptView, DeviceView, JobSpec, JobView, Revision, TaskPage, TaskView
 from sparegrid.errors import BadInputError, NotFoundError
 from sparegrid.ids import DeviceId, JobId, StageIndex, TaskIndex, TaskRef
+from sparegrid.messages import Blame
 from sparegrid.states import AttemptState, TaskState
 
 KEPT_VIEWS = 512
@@ -156,7 +157,7 @@ class Views:
         if not refs:
             return []
         if not self._machine.has_job(refs[0].job):
-            return await asyncio.to_thread(lambda: [self._stored_task(ref) for ref in refs])
+            return await asyncio.to_thread(self._stored_tasks, refs)
         tasks = [self._machine.task_view(ref) for ref in refs]
         ended = [(ref, task) for ref, task in zip(refs, tasks, strict=True) if task.state in _ENDED]
         if ended:
@@ -198,21 +199,29 @@ class Views:
         stages = await asyncio.to_thread(self._store.task_states, job)
         return stages[stage] if stage < len(stages) else b""
 
-    def _stored_task(self, ref: TaskRef) -> TaskView:
-        """A task of a retired job: what its kept attempts tell."""
-        states = self._store.task_states(ref.job)
-        state = STATES[states[ref.stage][ref.index]] if states else TaskState.DONE
-        spec = self._store.spec(ref.job)
-        kept = self._store.attempts(ref.job, ref.stage, ref.index)
-        return TaskView(
-            id=str(ref),
-            stage=spec.stages[ref.stage].name,
-            index=ref.index,
-            state=state,
-            attempts=[self._stored_attempt(each, number) for number, each in enumerate(kept, 1)],
-            failures=sum(1 for each in kept if each.blame == "task"),
-            reason="" if state == TaskState.DONE or not kept else kept[-1].reason,
-        )
+    def _stored_tasks(self, refs: Sequence[TaskRef]) -> list[TaskView]:
+        """Tasks of a retired job: what their kept attempts tell."""
+        job = refs[0].job
+        view = self._store.finished_view(job)
+        states = self._store.task_states(job)
+        if view is None:
+            raise NotFoundError("No such job", f"There is no job {job}")
+        tasks: list[TaskView] = []
+        for ref in refs:
+            state = STATES[states[ref.stage][ref.index]]
+            kept = self._store.attempts(ref.job, ref.stage, ref.index)
+            tasks.append(
+                TaskView(
+                    id=str(ref),
+                    stage=view.stages[ref.stage].name,
+                    index=ref.index,
+                    state=state,
+                    attempts=[self._stored_attempt(each, number) for number, each in enumerate(kept, 1)],
+                    failures=sum(1 for each in kept if each.blame == Blame.TASK),
+                    reason="" if state == TaskState.DONE or not kept else kept[-1].reason,
+                )
+            )
+        return tasks
 
     def _stored_attempt(self, kept: Kept, number: int) -> AttemptView:
         return AttemptView(

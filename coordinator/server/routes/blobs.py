@@ -70,9 +70,10 @@ async def send_payload(
 
 async def _send_blob(request: web.Request, name: BlobHash, headers: dict[str, str]) -> web.StreamResponse:
     async with await request.app[SERVER].blobs.reader(name) as reader:
-        first, count = _range(request, reader.size)
+        asked = _range(request, reader.size)
+        first, count = asked or (0, reader.size)
         response = web.StreamResponse(
-            status=200 if count == reader.size and "Range" not in request.headers else 206,
+            status=200 if asked is None else 206,
             headers={**headers, "Accept-Ranges": "bytes", "ETag": f'"{name}"', "Content-Type": BYTES},
         )
         if response.status == 206:
@@ -95,14 +96,14 @@ def _hash(request: web.Request) -> BlobHash:
     return parse_blob_hash(request.match_info["hash"])
 
 
-def _range(request: web.Request, size: int) -> tuple[int, int]:
-    """(first byte, how many). Several ranges at once are answered with the whole, as RFC 9110 allows."""
+def _range(request: web.Request, size: int) -> tuple[int, int] | None:
+    """(first byte, how many); None is the whole, also for several ranges at once, as RFC 9110 allows."""
     text = request.headers.get("Range", "")
     found = _RANGE.match(text)
     if found is None or found.group(0) == "bytes=-":
         if text and "," not in text:
             raise BadInputError("Not a range", f"Range: {text[:80]!r} is not `bytes=FIRST-LAST`")
-        return 0, size
+        return None
     first_text, last_text = found.groups()
     if not first_text:
         count = min(int(last_text), size)

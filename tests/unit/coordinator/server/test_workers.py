@@ -37,7 +37,7 @@ from sparegrid.messages import (
 )
 from sparegrid.trust.keys import DeviceKey
 from tests.fakes.coordinator import RunningCoordinator, running_coordinator
-from tests.fakes.worker import busy, capability
+from tests.fakes.worker import busy
 
 
 @pytest.fixture
