@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from coordinator.server.blobs.files import CHUNK_BYTES, read_at
+from coordinator.server.blobs.files import CHUNK_BYTES, Files, read_at
 from coordinator.server.blobs.threads import Threads
 from sparegrid.errors import StorageError
 from sparegrid.ids import BlobHash
@@ -16,11 +16,24 @@ from sparegrid.ids import BlobHash
 class BlobReader:
     """An open blob. Use as an async context manager."""
 
-    def __init__(self, threads: Threads, name: BlobHash, fd: int) -> None:
-        self.size = os.fstat(fd).st_size
+    def __init__(self, threads: Threads, files: Files, name: BlobHash) -> None:
+        self.size = 0
         self._threads = threads
+        self._files = files
         self._name = name
-        self._fd = fd
+        self._fd = -1
+
+    async def open(self) -> None:
+        """Open the file. Raises NotFoundError, and nothing stays open then."""
+        try:
+            await self._threads.run(self._open)
+        except BaseException:
+            self._close()
+            raise
+
+    def _open(self) -> None:
+        self._fd = self._files.open(self._name)
+        self.size = os.fstat(self._fd).st_size
 
     async def chunks(self, first: int = 0, count: int | None = None) -> AsyncIterator[bytes]:
         """`count` bytes from `first` on (all when None), in chunks of 1 MiB; the last may be smaller.
@@ -55,4 +68,9 @@ class BlobReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._fd)
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -172,8 +172,9 @@ class BlobStore:
 
     async def reader(self, name: str) -> BlobReader:
         """Open a stored blob, to be used with `async with`. Raises NotFoundError."""
-        blob = parse_blob_hash(name)
-        return BlobReader(self._threads, blob, await self._threads.run(self._files.open, blob))
+        reader = BlobReader(self._threads, self._files, parse_blob_hash(name))
+        await reader.open()
+        return reader
 
     async def get_bytes(self, name: str, limit: int) -> bytes:
         """A whole blob of at most `limit` bytes. Raises NotFoundError, TooLargeError."""

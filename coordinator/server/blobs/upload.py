@@ -18,7 +18,7 @@ from typing import Self
 
 from coordinator.server.blobs.files import CHUNK_BYTES, Files, hash_of_prefix, told, write_at
 from coordinator.server.blobs.space import Space
-from coordinator.server.blobs.threads import Threads
+from coordinator.server.blobs.threads import Threads, to_the_end
 from coordinator.server.store.durable import sync_file
 from sparegrid.errors import BadInputError, ConflictError, GridError
 from sparegrid.ids import BlobHash
@@ -242,10 +242,12 @@ class Upload:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._partial is None:
-            return
-        async with self._partial.lock:
-            await self._threads.run(self._leave, self._partial)
+        if self._partial is not None:
+            await to_the_end(self._left(self._partial))
+
+    async def _left(self, partial: Partial) -> None:
+        async with partial.lock:
+            await self._threads.run(self._leave, partial)
             self._partial = None
 
     def _leave(self, partial: Partial) -> None:

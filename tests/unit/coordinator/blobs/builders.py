@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from coordinator.server.blobs import BlobStore
 
 MIB = 1 << 20
@@ -49,3 +51,8 @@ async def put_part(store: BlobStore, data: bytes, size: int, offset: int = 0) ->
 def files_below(root: Path) -> list[str]:
     """Names of all files."""
     return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+def open_files(root: Path) -> list[str]:
+    """Files below `root` that this process has open."""
+    return [file.path for file in psutil.Process().open_files() if file.path.startswith(str(root))]

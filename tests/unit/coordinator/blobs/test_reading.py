@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from coordinator.server.blobs import BlobStore
 from sparegrid.errors import NotFoundError, StorageError, TooLargeError
-from tests.unit.coordinator.blobs.builders import MIB, data_of, name_of, opened
+from tests.unit.coordinator.blobs.builders import MIB, data_of, name_of, open_files, opened
 
 DATA = data_of(2 * MIB + 100)
 NAME = name_of(DATA)
@@ -81,3 +82,18 @@ async def test_a_file_that_has_become_shorter_is_told(blobs: BlobStore, tmp_path
 async def test_a_blob_larger_than_wanted_is_not_read_into_memory(blobs: BlobStore) -> None:
     with pytest.raises(TooLargeError, match=f"{len(DATA)} bytes, over the limit of {MIB}"):
         await blobs.get_bytes(NAME, MIB)
+
+
+async def test_a_reader_cancelled_at_any_moment_leaves_no_file_open(blobs: BlobStore, tmp_path: Path) -> None:
+    async def read_all() -> None:
+        async with await blobs.reader(NAME) as reader:
+            async for _ in reader.chunks():
+                pass
+
+    for turns in range(12):
+        task = asyncio.create_task(read_all())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        assert open_files(tmp_path) == []

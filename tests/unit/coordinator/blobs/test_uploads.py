@@ -11,7 +11,16 @@ import pytest
 
 from coordinator.server.blobs import BlobStore
 from sparegrid.errors import BadInputError, ConflictError, GridError, StorageError
-from tests.unit.coordinator.blobs.builders import MIB, data_of, files_below, name_of, opened, pieces, put_part
+from tests.unit.coordinator.blobs.builders import (
+    MIB,
+    data_of,
+    files_below,
+    name_of,
+    open_files,
+    opened,
+    pieces,
+    put_part,
+)
 
 DATA = data_of(3 * MIB + 17)
 NAME = name_of(DATA)
@@ -212,8 +221,9 @@ async def test_a_cancelled_upload_keeps_what_came(blobs: BlobStore) -> None:
     assert await blobs.offset(NAME) == MIB + 9
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
 async def test_an_upload_cancelled_at_any_moment_leaves_a_partial_that_can_be_resumed(
-    blobs: BlobStore,
+    blobs: BlobStore, tmp_path: Path, times: int
 ) -> None:
     for turns in range(40):
         offset = await blobs.offset(NAME)
@@ -222,13 +232,16 @@ async def test_an_upload_cancelled_at_any_moment_leaves_a_partial_that_can_be_re
         task = asyncio.create_task(blobs.receive(NAME, len(DATA), offset, pieces(DATA[offset:], 200_000)))
         for _ in range(turns):
             await asyncio.sleep(0)
-        task.cancel()
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
         await asyncio.wait([task])
     offset = await blobs.offset(NAME)
     await blobs.receive(NAME, len(DATA), offset, pieces(DATA[offset:]))
     assert await blobs.get_bytes(NAME, len(DATA)) == DATA
     assert blobs.stat().bytes == len(DATA)
     assert blobs._space.promised == 0
+    assert open_files(tmp_path) == []
 
 
 # ---- several at once ----------------------------------------------------------------------------------------------
