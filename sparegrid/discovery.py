@@ -165,7 +165,13 @@ async def _network(addresses: Sequence[str]) -> AsyncIterator[AsyncZeroconf]:
     try:
         yield network
     finally:
-        await network.async_close()
+        # Whoever is cancelled while it says goodbye must not leave its sockets open.
+        closing = asyncio.ensure_future(network.async_close())
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            await closing
+            raise
 
 
 # ---- finding
