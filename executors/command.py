@@ -71,8 +71,12 @@ class CommandExecutor:
                 checkpoint_glob=ctx.stage.checkpoint_glob,
             )
         )
+        if done.checkpoint is not None:
+            # It was asked to stop, and a good exit code then means that it stopped well, not that it is finished.
+            reason = done.reason or "stopped at a checkpoint"
+            raise AttemptFailedError(Blame(done.blame or Blame.OWNER), reason, done.outcome, done.checkpoint)
         if done.blame:
-            raise AttemptFailedError(Blame(done.blame), done.reason, done.outcome, done.checkpoint)
+            raise AttemptFailedError(Blame(done.blame), done.reason, done.outcome)
         return done.outcome
 
     def _plan(self, params: CommandParams) -> Plan:

@@ -129,6 +129,7 @@ class Agent:
         self._transfers = Transfers(transport, cache, outbox)
         self._link = Link(transport, self)
         self._heartbeat_ms = 10_000
+        self._welcomed = asyncio.Event()
         self._outgoing: list[FromWorker] = []
         self._keeping: list[Delivered | Ended] = []
         self._wake = asyncio.Event()
@@ -190,6 +191,7 @@ class Agent:
     def on_welcome(self, welcome: Welcome) -> Attach:
         """Say what this device is and what it holds."""
         self._heartbeat_ms = max(100, welcome.heartbeat_ms)
+        self._welcomed.set()
         self.grid_name = welcome.grid_name
         self.link_state = "connected"
         log.info("connected to the grid %s (version %s)", welcome.grid_name, welcome.version)
@@ -380,10 +382,14 @@ class Agent:
     async def _beat_for_ever(self) -> None:
         while True:
             jitter = random.uniform(1 - HEARTBEAT_JITTER, 1 + HEARTBEAT_JITTER)
-            await asyncio.sleep(self._heartbeat_ms / 1000 * jitter)
-            reading = await asyncio.to_thread(self._read)
-            reading.blob_cache = self._cache.total
-            self._send(Heartbeat(self.identity.device, reading, self.running()))
+            try:
+                async with asyncio.timeout(self._heartbeat_ms / 1000 * jitter):
+                    await self._welcomed.wait()
+                    self._welcomed.clear()
+            except TimeoutError:
+                reading = await asyncio.to_thread(self._read)
+                reading.blob_cache = self._cache.total
+                self._send(Heartbeat(self.identity.device, reading, self.running()))
 
     def running(self) -> int:
         """How many attempts run now."""
