@@ -184,6 +184,9 @@ def _large(world: World, stage: Stage, outcome: Outcome) -> list[str]:
 def _strike(world: World, device: Device, stage: Stage, reason: str) -> None:
     """A device that cannot run a stage's tasks would otherwise try and fail all of them."""
     bench = device.benches.setdefault(stage, Bench())
+    if bench.until_ms > world.now_ms:
+        # It was assigned before the device sat down.
+        return
     bench.strikes += 1
     bench.reason = reason
     over = bench.strikes - world.limits.bench_after
