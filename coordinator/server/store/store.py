@@ -71,11 +71,10 @@ class Store(Queries):
     ) -> Store:
         """Open or make the store in this file, upgrade it if need be, and count the start.
 
-        `retry_s`: how often a full disk is tried again. `log_pages`: size of SQLite's log at which it is copied.
+        `retry_s`: how often a full disk is tried again; `log_pages`: size of SQLite's log at which it is copied.
 
         Raises:
-            StorageError: in use by another coordinator, on a network file system, of a newer version, damaged, or the
-                disk refuses.
+            StorageError: in use, on a network file system, of a newer version, damaged, or the disk refuses.
         """
         prepare_folder(path.parent)
         refuse_network_filesystem(path.parent)
@@ -84,8 +83,7 @@ class Store(Queries):
             try:
                 db = opened.enter_context(contextlib.closing(_connect(path)))
                 backup = make_or_upgrade(db, path, schema)
-                db.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
-                epoch = int(db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
+                epoch = _count_start(db)
                 sync_folder(path.parent)
                 # Only now: the epoch fences what happened before a crash, also where commits may be lost.
                 db.execute(f"PRAGMA synchronous = {sync}")
@@ -178,6 +176,11 @@ class Store(Queries):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _count_start(db: sqlite3.Connection) -> int:
+    db.execute("UPDATE meta SET value = value + 1 WHERE key = 'epoch'")
+    return int(db.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()[0])
 
 
 def _connect(path: Path) -> sqlite3.Connection:
