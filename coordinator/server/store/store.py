@@ -65,13 +65,11 @@ class Store(Queries):
         on_held: Callable[[StorageError], None] = _ignore,
         on_resumed: Callable[[], None] = lambda: None,
         on_fatal: Callable[[StorageError], None] = _ignore,
-        retry_s: float = 1.0,
-        log_pages: int = BULK_PAGES,
+        retry_s: float = 1.0,  # How often a full disk is tried again.
+        log_pages: int = BULK_PAGES,  # Size of SQLite's log at which it is copied.
         schema: Schema = CURRENT,
     ) -> Store:
         """Open or make the store in this file, upgrade it if need be, and count the start.
-
-        `retry_s`: how often a full disk is tried again; `log_pages`: size of SQLite's log at which it is copied.
 
         Raises:
             StorageError: in use, on a network file system, of a newer version, damaged, or the disk refuses.
