@@ -50,7 +50,7 @@ lint: setup
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell $$(git ls-files '*.py' '*.md' '*.toml' '*.yml')
 	@$(BIN)/python .ci/hygiene.py
-	@$(BIN)/mkdocs build --strict --quiet --site-dir build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 format: setup
 	@$(BIN)/ruff check --fix .
