@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -133,6 +134,7 @@ class Agent:
         self._outgoing: list[FromWorker] = []
         self._keeping: list[Delivered | Ended] = []
         self._wake = asyncio.Event()
+        self._busy = asyncio.Event()
         self._files: dict[int, list[Place]] = {}
         self._pinned: dict[int, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -283,6 +285,7 @@ class Agent:
                 self._runner.start(self.session.attempts[number], lane, self._files.get(number, []))
             case OpenLane(lane=lane, job=job, stage=stage):
                 self._runner.open_lane(lane, job, stage)
+                self._busy.set()
             case CloseLane(lane=lane):
                 self._runner.close_lane(lane)
             case Recall(lane=lane):
@@ -370,7 +373,12 @@ class Agent:
 
     async def _tick_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(BUSY_TICK_S if self.session.lanes else IDLE_TICK_S)
+            if self.session.lanes:
+                await asyncio.sleep(BUSY_TICK_S)
+            else:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._busy.wait(), IDLE_TICK_S)
+                self._busy.clear()
             now_ms = self._now_ms()
             self._act(self.session.on_tick(now_ms))
             if self.session.until_ms and time.time() * 1000 >= self.session.until_ms:
