@@ -26,7 +26,9 @@ async def blob_head(request: web.Request) -> web.Response:
     server, name = request.app[SERVER], _hash(request)
     size = await server.blobs.size(name)
     if size is None:
-        return web.Response(status=404, headers={OFFSET: str(await server.blobs.offset(name))})
+        # Without a length aiohttp's client closes the connection, and the upload pays a new handshake.
+        offset = str(await server.blobs.offset(name))
+        return web.Response(status=404, headers={OFFSET: offset, "Content-Length": "0"})
     headers = {"Content-Length": str(size), OFFSET: str(size), "Accept-Ranges": "bytes", "ETag": f'"{name}"'}
     return web.Response(headers=headers, content_type=BYTES)
 

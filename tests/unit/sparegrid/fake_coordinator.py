@@ -108,7 +108,7 @@ class FakeCoordinator:
         held = len(self.blobs.get(name, b""))
         if name in self.whole:
             return web.Response(headers={"Content-Length": str(held)})
-        return web.Response(status=404, headers={"Upload-Offset": str(held)})
+        return web.Response(status=404, headers={"Upload-Offset": str(held), "Content-Length": "0"})
 
     async def _put_blob(self, request: web.Request, name: str) -> web.Response:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", request.headers.get("Content-Range", ""))

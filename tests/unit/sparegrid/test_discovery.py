@@ -17,7 +17,6 @@ from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 from sparegrid import discovery
 from sparegrid.addresses import local_addresses
 from sparegrid.discovery import (
-    SERVICE_TYPE,
     Announced,
     FoundGrid,
     announce,

@@ -1,0 +1,1 @@
+"""What fakes promise, checked against the fake and the real thing alike."""
