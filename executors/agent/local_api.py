@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -61,17 +60,15 @@ class LocalApi:
                 web.get("/v1/log", self._log),
             ]
         )
-        self._runner = web.AppRunner(app, access_log=None)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE_S)
         await self._runner.setup()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             # The lock says that nobody listens here: what is there is of a worker that died.
             self._path.unlink(missing_ok=True)
-            before = os.umask(0o177)
-            try:
-                await web.UnixSite(self._runner, self._path, shutdown_timeout=_GRACE_S).start()
-            finally:
-                os.umask(before)
+            # The folder is this user's alone, so nobody else comes before the socket's own mode is set.
+            await web.UnixSite(self._runner, self._path).start()
+            self._path.chmod(0o600)
         except OSError as error:
             await self._runner.cleanup()
             raise StorageError("Cannot open the local socket", f"{self._path}: {error}") from error
