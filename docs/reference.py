@@ -18,7 +18,7 @@ REST = """# REST and events
 
 One port, HTTPS with a pinned certificate. Every route but those marked *open* wants `Authorization: Bearer TOKEN`.
 Bodies are JSON; ids are strings; byte strings are Base64. The coordinator serves the whole interface as OpenAPI 3.1
-at `/v1/openapi.json` (`sparegrid openapi` prints it). On the coordinator's machine, `access.json` in its runtime
+at `/v1/openapi.json` (`sparegrid openapi` prints it). On the coordinator's machine, `access.json` in its data
 folder (0600) holds the address, the fingerprint and a token for programs of the same user.
 
 ## Routes
