@@ -47,7 +47,8 @@ from sparegrid.trust.tokens import make_token
 
 log = logging.getLogger("sparegrid.coordinator")
 
-SHUTDOWN_S = 5.0
+SHUTDOWN_S = 2.0
+"""What a running request gets to finish when the coordinator stops."""
 
 
 async def serve(
@@ -137,7 +138,7 @@ async def _open(
     chores = Chores()
     links = Links()
     kept = KeptOutcomes(store, blobs)
-    views = Views(machine, store, links, store.epoch)
+    views = Views(machine, store, links, store.epoch, driver.settled)
     hub = EventHub(views, driver.after_commit, chores.spawn)
     following = LogFollowing(views, links, kept, driver.settled, chores.spawn)
     expander = Expander(machine, kept, chores.spawn, driver.post)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -30,11 +30,14 @@ _ENDED = frozenset({TaskState.DONE, TaskState.FAILED, TaskState.CANCELLED, TaskS
 class Views:
     """Builds views, each with its revision."""
 
-    def __init__(self, machine: Machine, store: Store, links: Links, epoch: int) -> None:
+    def __init__(
+        self, machine: Machine, store: Store, links: Links, epoch: int, settled: Callable[[], Awaitable[None]]
+    ) -> None:
         self._machine = machine
         self._store = store
         self._links = links
         self._epoch = epoch
+        self._settled = settled
         self._n = 0
         self._job_n: dict[JobId, int] = {}
         self._device_n: dict[DeviceId, int] = {}
@@ -100,6 +103,7 @@ class Views:
         await self.job(job, principal)
         if self._machine.has_job(job):
             return self._machine.spec(job)
+        await self._settled()
         return await asyncio.to_thread(self._store.spec, job)
 
     async def jobs(
@@ -157,6 +161,8 @@ class Views:
         if not refs:
             return []
         if not self._machine.has_job(refs[0].job):
+            # It may have left memory an instant ago: it is in the store after the commit.
+            await self._settled()
             return await asyncio.to_thread(self._stored_tasks, refs)
         tasks = [self._machine.task_view(ref) for ref in refs]
         ended = [(ref, task) for ref, task in zip(refs, tasks, strict=True) if task.state in _ENDED]
@@ -196,6 +202,7 @@ class Views:
         """One TaskState ordinal per task."""
         if self._machine.has_job(job):
             return self._machine.task_states(job, stage)
+        await self._settled()
         stages = await asyncio.to_thread(self._store.task_states, job)
         return stages[stage] if stage < len(stages) else b""
 

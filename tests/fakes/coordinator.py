@@ -8,7 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from coordinator.main import serve
+from aiohttp import web
+
+from coordinator import main
+from coordinator.server.app import make_app
+from coordinator.server.context import Server
 from sparegrid.api import JoinCodeRequest
 from sparegrid.client import Client
 from sparegrid.paths import Paths
@@ -21,8 +25,11 @@ from tests.fakes.worker import FakeWorker
 class RunningCoordinator:
     """A coordinator that serves until the block ends."""
 
-    def __init__(self, home: Path, access: Access, stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, home: Path, server: Server, access: Access, stop: asyncio.Event, task: asyncio.Task[None]
+    ) -> None:
         self.home = home
+        self.server = server
         self.access = access
         self.url = access.url
         self.stop = stop
@@ -74,15 +81,22 @@ async def running_coordinator(home: Path, **changes: Any) -> AsyncIterator[Runni
     paths = Paths.below(home)
     up = asyncio.Event()
     stop = asyncio.Event()
-    task = asyncio.create_task(serve(settings, ready=lambda _url: up.set(), stop=stop, paths=paths))
-    waiting = asyncio.create_task(up.wait())
-    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        waiting.cancel()
-        task.result()
+    made: list[Server] = []
+
+    def remember(server: Server) -> web.Application:
+        made.append(server)
+        return make_app(server)
+
+    # The only way in: `serve` shows its parts to nobody.
+    main.make_app = remember  # type: ignore[attr-defined]  # main imports it for itself only
+    try:
+        task = asyncio.create_task(main.serve(settings, ready=lambda _url: up.set(), stop=stop, paths=paths))
+        await _up(task, up)
+    finally:
+        main.make_app = make_app  # type: ignore[attr-defined]  # as above
     access = read_access(paths)
     assert access is not None
-    coordinator = RunningCoordinator(home, access, stop, task)
+    coordinator = RunningCoordinator(home, made[0], access, stop, task)
     try:
         yield coordinator
     finally:
@@ -90,3 +104,12 @@ async def running_coordinator(home: Path, **changes: Any) -> AsyncIterator[Runni
         stop.set()
         async with asyncio.timeout(20):
             await task
+
+
+async def _up(task: asyncio.Task[None], up: asyncio.Event) -> None:
+    """Wait until it listens; raise what it failed with instead."""
+    waiting = asyncio.create_task(up.wait())
+    await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        waiting.cancel()
+        task.result()
