@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import aiohttp
 import msgspec
@@ -296,7 +296,7 @@ class _Connection:
             self._detach(device, link, for_good=False)
 
 
-def frames(messages: list[object]) -> list[bytes]:
+def frames(messages: Sequence[object]) -> list[bytes]:
     """These messages in as few frames as the limit allows.
 
     Raises:

@@ -17,6 +17,7 @@ from coordinator.scheduler.events import (
     JobCancelled,
     JobSubmitted,
     ResultDelivered,
+    SchedulerEvent,
 )
 from coordinator.scheduler.facts import Submitted
 from coordinator.scheduler.machine import Machine
@@ -329,11 +330,12 @@ async def test_a_sleep_is_told_to_the_scheduler_before_anything_else(
 ) -> None:
     seen: list[object] = []
     handle_all = bench.driver.machine.handle_all
-    monkeypatch.setattr(
-        bench.driver.machine,
-        "handle_all",
-        lambda events, now: (seen.extend(events), handle_all(events, now))[1],
-    )
+
+    def seeing(events: Sequence[SchedulerEvent], now_ms: int) -> list[Effect]:
+        seen.extend(events)
+        return handle_all(events, now_ms)
+
+    monkeypatch.setattr(bench.driver.machine, "handle_all", seeing)
     bench.time.ms += 3_600_000
     bench.driver.post(DeviceHeard(device=PC, reading=Reading()))
     await turns()

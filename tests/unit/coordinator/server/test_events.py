@@ -162,9 +162,11 @@ async def test_the_last_view_of_a_job_does_not_wait(grid: RunningCoordinator) ->
         await watcher.subscribe(Subscribe())
         for number in range(1, 20):
             await client.submit(spec(20))
-            await watcher.until(
-                JobChanged, lambda event, at=str(number): event.job.id == at and event.job.state == "done"
-            )
+            await watcher.until(JobChanged, is_done(str(number)))
+
+
+def is_done(job: str) -> Callable[[JobChanged], bool]:
+    return lambda event: event.job.id == job and event.job.state == "done"
 
 
 async def test_a_removed_job_is_gone(grid: RunningCoordinator) -> None:
@@ -255,7 +257,8 @@ async def test_a_log_is_asked_for_only_while_somebody_watches(grid: RunningCoord
                 LogChunk(worker.device, run.attempt, 0, b"hello "),
                 LogChunk(worker.device, run.attempt, 6, b"you"),
             )
-            pieces = [await watcher.until(LogEvent, lambda event, at=at: event.offset == at) for at in (0, 6)]
+            pieces = [await watcher.until(LogEvent)]
+            pieces.append(await watcher.until(LogEvent, lambda event: event.offset == 6))
             assert b"".join(piece.data for piece in pieces) == b"hello you"
         await worker.until(Follow, lambda message: not message.on)
 

@@ -76,32 +76,34 @@ async def test_jobs_results_devices_and_tokens_are_there_after_a_restart(tmp_pat
 
 
 async def test_what_ran_goes_on_and_is_not_run_again(tmp_path: Path) -> None:
-    async with running_coordinator(tmp_path) as grid:
-        async with await grid.worker("pc", answer=busy) as worker:
-            await (await grid.client()).submit(spec())
-            run = (await worker.until_runs(1))[0]
-            grid.stop.set()
-            await grid.task
-    async with running_coordinator(tmp_path) as grid:
-        async with again(grid, worker, running=[run.attempt], answer=busy) as back:
-            assert (await back.until(Attached)).revoked == []
-            back.attempts = worker.attempts
-            await back.deliver(run.attempt)
-            assert (await (await grid.client()).wait("1")).state == "done"
-            assert back.runs == []
+    async with running_coordinator(tmp_path) as grid, await grid.worker("pc", answer=busy) as worker:
+        await (await grid.client()).submit(spec())
+        run = (await worker.until_runs(1))[0]
+        grid.stop.set()
+        await grid.task
+    async with (
+        running_coordinator(tmp_path) as grid,
+        again(grid, worker, running=[run.attempt], answer=busy) as back,
+    ):
+        assert (await back.until(Attached)).revoked == []
+        back.attempts = worker.attempts
+        await back.deliver(run.attempt)
+        assert (await (await grid.client()).wait("1")).state == "done"
+        assert back.runs == []
 
 
 async def test_a_result_that_was_spooled_meanwhile_is_welcome(tmp_path: Path) -> None:
-    async with running_coordinator(tmp_path) as grid:
-        async with await grid.worker("pc", answer=busy) as worker:
-            await (await grid.client()).submit(spec())
-            run = (await worker.until_runs(1))[0]
-    async with running_coordinator(tmp_path) as grid:
-        async with again(grid, worker, spooled=[run.attempt], answer=busy) as back:
-            back.attempts = worker.attempts
-            await back.deliver(run.attempt)
-            assert (await (await grid.client()).wait("1")).state == "done"
-            assert back.runs == []
+    async with running_coordinator(tmp_path) as grid, await grid.worker("pc", answer=busy) as worker:
+        await (await grid.client()).submit(spec())
+        run = (await worker.until_runs(1))[0]
+    async with (
+        running_coordinator(tmp_path) as grid,
+        again(grid, worker, spooled=[run.attempt], answer=busy) as back,
+    ):
+        back.attempts = worker.attempts
+        await back.deliver(run.attempt)
+        assert (await (await grid.client()).wait("1")).state == "done"
+        assert back.runs == []
 
 
 async def test_programs_of_the_home_find_it_and_the_file_goes_with_it(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ async def test_a_token_left_by_another_grid_is_not_taken_over(tmp_path: Path) ->
     paths = Paths.below(tmp_path).make()
     write_access(paths, Access("https://127.0.0.1:1", "00" * 32, "sgt_foreign", grid="other", pid=1))
     async with running_coordinator(tmp_path) as grid:
-        assert grid.access.token != "sgt_foreign"  # noqa: S105 - not a real one
+        assert grid.access.token != "sgt_foreign"
 
 
 async def test_an_access_file_of_another_coordinator_is_left_alone(tmp_path: Path) -> None:
