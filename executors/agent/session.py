@@ -59,6 +59,8 @@ PATIENCE_MS = 10_000
 """So long may smaller attempts overtake the first one that does not fit; then what gets free is kept for it."""
 STUCK_MS = 100
 """A lane whose head runs longer than this gives back what waits behind it."""
+TELL_FROM_MS = 25
+"""The coordinator is told of starts from this running time on: the result of a shorter task says it all."""
 _MEAN_WEIGHT = 0.2
 
 
@@ -427,7 +429,9 @@ class Session:
         started = [
             lane.attempts[0]
             for lane in self.lanes.values()
-            if lane.attempts and not self.attempts[lane.attempts[0]].told
+            if lane.attempts
+            and not self.attempts[lane.attempts[0]].told
+            and now_ms - lane.head_since_ms >= TELL_FROM_MS
         ]
         if started and self.linked:
             for number in started:

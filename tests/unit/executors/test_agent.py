@@ -215,8 +215,9 @@ async def test_a_task_over_its_time_is_stopped_and_gives_its_checkpoint_to_the_n
 async def test_what_has_not_begun_is_taken_back(tmp_path: Path) -> None:
     go = tmp_path / "go"
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, slots=1):
-        first, *rest = await grid.run({"shell": f"while [ ! -e {go} ]; do sleep 0.01; done"}, *range(4))
-        await grid.until(Started)
+        line = f"touch {go}.began; while [ ! -e {go} ]; do sleep 0.01; done"
+        first, *rest = await grid.run({"shell": line}, *range(4))
+        await eventually((tmp_path / "go.began").exists, "the first runs")
         await grid.send(TakeBack(DEVICE, [first, *rest]))
         assert {(await grid.ended(number)).reason for number in rest} == {"taken back"}
         go.touch()
