@@ -28,9 +28,6 @@ PATIENCE_S = 2.0
 """A job that has not started after this long gets its explanation shown."""
 EXPLAIN_EVERY_S = 5.0
 CANCEL_WAIT_S = 5.0
-NEXT_TRY_S = 0.5
-LAST_OUTPUT_S = 2.0
-"""How long output that is still on its way is waited for after the end; then the kept log is read."""
 
 
 class LogPrinter:
@@ -85,25 +82,20 @@ async def stream_task(client: Client, job: JobId, task: str, invocation: Invocat
     printer = LogPrinter(write_bytes, lambda text: invocation.note(Text(text)))
 
     async def follow() -> None:
-        while True:
-            async with contextlib.aclosing(client.follow_log(task)) as events:
-                async for event in events:
-                    printer.take(event)
-            # That attempt has ended; when the task is tried again, its output is wanted too.
-            if (await client.job(job)).state in ENDED:
-                return
-            await asyncio.sleep(NEXT_TRY_S)
+        async with contextlib.aclosing(client.follow_log(task)) as events:
+            async for event in events:
+                printer.take(event)
 
     following = asyncio.create_task(follow())
     waiting = asyncio.create_task(tell_why_it_waits(client, job, invocation))
     try:
         view = await client.wait(job)
-        await asyncio.wait([following], timeout=LAST_OUTPUT_S)
     finally:
         await _end(waiting)
         failed = await _end(following)
     if failed is not None and not isinstance(failed, NotFoundError):
         raise failed
+    # Pieces may still be on their way; what was kept is complete, and here already.
     with contextlib.suppress(NotFoundError):
         printer.complete(await client.log(task))
     return view

@@ -87,12 +87,12 @@ class Invocation:
     def show(self, *renderables: RenderableType) -> None:
         """Draw on standard output."""
         for renderable in renderables:
-            self.out.print(renderable)
+            _print(self.out, renderable)
 
     def note(self, *renderables: RenderableType) -> None:
         """Advice and progress, on standard error."""
         for renderable in renderables:
-            self.err.print(renderable)
+            _print(self.err, renderable)
 
     def show_json(self, value: object) -> None:
         """One JSON document on standard output, of the same Structs as the REST interface."""
@@ -130,6 +130,17 @@ class Invocation:
     def serve(self, program: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         """Run a long-lived program until SIGINT or SIGTERM sets its event; a second signal cancels it."""
         asyncio.run(_until_stopped(program))
+
+
+def _print(console: Console, renderable: RenderableType) -> None:
+    if console.is_terminal:
+        console.print(renderable)
+        return
+    with console.capture() as captured:
+        console.print(renderable)
+    # Cells are padded to their columns; in a file the last one's spaces are only in the way.
+    for line in captured.get().splitlines():
+        console.file.write(line.rstrip() + "\n")
 
 
 async def _until_signal(main: Coroutine[Any, Any, T]) -> T:

@@ -10,9 +10,11 @@ from rich.text import Text
 
 from sparegrid.cli.screens.look import Look
 from sparegrid.cli.screens.messages import headline
-from sparegrid.cli.wording import duration, plural
+from sparegrid.cli.wording import plural
 
 _BAR_WIDTH = 44
+_WORTH_TELLING = 0.3
+"""CPUs of other programs that explain a poor result."""
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Round:
     running: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     ended: bool = False
+    others: float = 0.0
+    """CPUs that other programs used meanwhile."""
 
 
 def rounds_screen(look: Look, rounds: Sequence[Round], devices: Sequence[str]) -> RenderableType:
@@ -47,7 +51,7 @@ def _round_title(look: Look, one: Round) -> Text:
     text = headline(one.title)
     done = sum(one.done.values())
     text.append(f"  {min(done, one.tiles)}/{one.tiles} tiles  ", style="not bold")
-    text.append(duration(one.seconds), style="bold green" if one.ended else "not bold cyan")
+    text.append(_time(one.seconds), style="bold green" if one.ended else "not bold cyan")
     return text
 
 
@@ -68,20 +72,32 @@ def summary(look: Look, rounds: Sequence[Round], where: Mapping[str, str], *, sa
     count = len([device for device, tiles in together.done.items() if tiles])
     factor = alone.seconds / together.seconds if together.seconds else 0.0
     sign = "×" if look.unicode else "x"
+    busy = max(alone.others, together.others)
     lines: list[RenderableType] = [
         Text(""),
         Text.assemble("Picture   ", (where["picture"], "bold"), f"  ({where['size']})"),
         Text.assemble(
             "Speed-up  ",
             (f"{factor:.2f}{sign}", "bold green" if factor > 1 else "bold"),
-            f"  {duration(alone.seconds)} on one device, {duration(together.seconds)} on {count}",
+            f"  {_time(alone.seconds)} on one device, {_time(together.seconds)} on {count}",
         ),
         Text(
             f"          Both times were measured: the same job twice, from submitting to the finished file.\n"
             f"          All devices share this computer's {where['cpus']}, so more than that is not possible here."
         ),
-        Text("          Both pictures are equal, byte for byte." if same else ""),
     ]
-    if not same:
-        lines[-1] = Text("          The two pictures differ!", style="bold red")
+    if busy >= _WORTH_TELLING:
+        lines.append(
+            Text(
+                f"          Other programs used up to {busy:.1f} CPUs meanwhile: a quiet computer shows more."
+            )
+        )
+    if same:
+        lines.append(Text("          Both pictures are equal, byte for byte."))
+    else:
+        lines.append(Text("          The two pictures differ!", style="bold red"))
     return Group(*lines)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s"

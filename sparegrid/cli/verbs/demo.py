@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import psutil
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -101,25 +103,34 @@ async def _both_rounds(
     ]
     rounds: list[Round] = []
     pictures: list[Payload] = []
-    with Live(console=invocation.out, auto_refresh=False) as live:
-
-        def draw() -> None:
-            if invocation.out.is_terminal:
-                live.update(rounds_screen(invocation.look(), rounds, grid.devices), refresh=True)
-
-        for title, job in plan:
-            rounds.append(Round(title, len(size.corners)))
+    for title, job in plan:
+        rounds.append(Round(title, len(size.corners)))
+        with _drawing(invocation, rounds[-1], grid.devices) as draw:
             pictures.append(await _run_round(grid, job, rounds[-1], draw))
-            draw()
-        live.update(rounds_screen(invocation.look(), rounds, grid.devices))
     return rounds, pictures
+
+
+@contextlib.contextmanager
+def _drawing(invocation: Invocation, one: Round, devices: Sequence[str]) -> Iterator[Callable[[], None]]:
+    """Draws a round in place while it runs; a file or a pipe gets it once, at its end."""
+
+    def screen() -> RenderableType:
+        return rounds_screen(invocation.look(), [one], devices)
+
+    if not invocation.out.is_terminal:
+        yield lambda: None
+        invocation.show(screen())
+        return
+    with Live(console=invocation.out, auto_refresh=False) as live:
+        yield lambda: live.update(screen(), refresh=True)
+        live.update(screen(), refresh=True)
 
 
 async def _run_round(grid: SmallGrid, spec: JobSpec, one: Round, draw: Callable[[], None]) -> Payload:
     """Submit the job, keep the round current until its end, and return the picture."""
     client = grid.client
     before = {view.name: view.done for view in (await client.devices()).devices}
-    began = time.monotonic()
+    began, busy = time.monotonic(), _busy_cpu_s()
     job = parse_job_id((await client.submit(spec)).id)
     watching = asyncio.create_task(_count_tiles(client, one, before))
     waiting = asyncio.create_task(client.wait(job))
@@ -133,7 +144,8 @@ async def _run_round(grid: SmallGrid, spec: JobSpec, one: Round, draw: Callable[
             await asyncio.wait([waiting], timeout=_REDRAW_S)
         one.seconds, one.ended = time.monotonic() - began, True
         view = waiting.result()
-        await _count_exactly(client, one, view)
+        used = await _count_exactly(client, one, view)
+        one.others = max(0.0, _busy_cpu_s() - busy - used) / one.seconds
     finally:
         for task in (watching, waiting):
             task.cancel()
@@ -157,14 +169,24 @@ def _count(one: Round, devices: Sequence[DeviceView], before: dict[str, int]) ->
         one.running[view.name] = view.running
 
 
-async def _count_exactly(client: Client, one: Round, view: JobView) -> None:
-    """From the results: the devices' own counts include the last stage's task."""
+async def _count_exactly(client: Client, one: Round, view: JobView) -> float:
+    """Tiles by device from the results (the devices' own counts include the last stage), and CPU seconds used."""
     names = {device.id: device.name for device in (await client.devices()).devices}
     one.running.clear()
     one.done = dict.fromkeys(names.values(), 0)
-    async for result in client.results(parse_job_id(view.id), TILES):
-        name = names.get(result.device, result.device)
-        one.done[name] = one.done.get(name, 0) + 1
+    used_s = 0.0
+    async for result in client.results(parse_job_id(view.id)):
+        used_s += result.outcome.usage.cpu_ms / 1000
+        if result.stage == TILES:
+            name = names.get(result.device, result.device)
+            one.done[name] = one.done.get(name, 0) + 1
+    return used_s
+
+
+def _busy_cpu_s() -> float:
+    """CPU seconds that all programs of this computer have used since it started."""
+    times = psutil.cpu_times()
+    return float(times.user + times.system)
 
 
 async def _picture_of(client: Client, view: JobView) -> Payload:

@@ -34,11 +34,21 @@ ALL = "*"
 Change = Callable[["Client", DeviceView], Awaitable[DeviceView]]
 
 
-@click.group(invoke_without_command=True)
+class DeviceVerbs(click.Group):
+    """A group whose verbs follow the device's name; options right behind the name are those of `show`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `show` where no verb stands."""
+        if args and not args[0].startswith("-") and (len(args) == 1 or args[1].startswith("-")):
+            asks_for_help = len(args) > 1 and args[1] in ctx.help_option_names
+            args = ["--help"] if asks_for_help else [args[0], "show", *args[1:]]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=DeviceVerbs, subcommand_metavar="[VERB] [ARGS]...")
 @click.argument("name", metavar="NAME")
-@json_option
 @click.pass_context
-def device(ctx: click.Context, name: str, as_json: bool) -> None:
+def device(ctx: click.Context, name: str) -> None:
     """Show a device by name or id, or do something with it. '*' means every device that is online.
 
     \b
@@ -48,22 +58,18 @@ def device(ctx: click.Context, name: str, as_json: bool) -> None:
     sparegrid device '*' exec -- uptime
     """
     ctx.meta["device"] = name
-    if ctx.invoked_subcommand is None:
-        _show(ctx.obj, name, as_json)
 
 
-@device.command()
+@device.command(short_help="Show it (the same without a verb).")
 @json_option
 @click.pass_context
 def show(ctx: click.Context, as_json: bool) -> None:
     """Show what it is, what it offers and what it is doing (the same without a verb)."""
-    _show(ctx.obj, ctx.meta["device"], as_json)
+    invocation: Invocation = ctx.obj
 
-
-def _show(invocation: Invocation, name: str, as_json: bool) -> None:
     async def main() -> None:
         async with invocation.client() as client:
-            for view in await _named(client, name):
+            for view in await _named(client, ctx.meta["device"]):
                 if as_json:
                     invocation.show_json(view)
                     continue
@@ -161,7 +167,7 @@ def rename(ctx: click.Context, new_name: str) -> None:
     _change(ctx, lambda client, view: client.change_device(view.id, DeviceChange(name=new_name)))
 
 
-@device.command()
+@device.command(short_help="Take it out of the grid.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def remove(ctx: click.Context, yes: bool) -> None:
@@ -182,7 +188,9 @@ def remove(ctx: click.Context, yes: bool) -> None:
     invocation.run(main())
 
 
-@device.command("exec", context_settings=PASS_THROUGH)
+@device.command(
+    "exec", context_settings=PASS_THROUGH, short_help="Run one command on it and exit with its code."
+)
 @click.option("--shell", is_flag=True, help="The command is one line for the device's shell.")
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="An environment variable.")
 @click.option("--timeout", type=Seconds(), default=0.0, help="Limit of its time, such as 10m.")

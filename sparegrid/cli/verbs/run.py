@@ -16,7 +16,7 @@ from sparegrid.cli.following import cancelled_with_job, exit_code_of, stream_tas
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.options import PASS_THROUGH, task_options
 from sparegrid.cli.specs import TaskOptions, command_stage, job_of
-from sparegrid.cli.wording import safe
+from sparegrid.cli.wording import number, safe
 from sparegrid.errors import JobFailedError
 from sparegrid.ids import parse_job_id
 
@@ -67,8 +67,13 @@ async def finish(client: Client, view: JobView, options: TaskOptions, invocation
             invocation.note(Text(f"No file matched {', '.join(safe(glob) for glob in options.outputs)}"))
     if not results:
         raise JobFailedError(f"Job {view.id} was {view.state}", view.reason, f"sparegrid explain {view.id}")
+    outcome = results[0].outcome
+    if outcome.log_cut:
+        invocation.note(
+            Text(f"Output was cut: {number(outcome.log_bytes)} bytes were printed, the first were kept")
+        )
     code = exit_code_of(results[0])
-    if view.state != "done" and (results[0].outcome.exit_code is None or code == CODE_FAILED):
+    if view.state != "done" and (outcome.exit_code is None or code == CODE_FAILED):
         reason = results[0].reason or view.reason
         invocation.note(Text(f"Job {view.id} {view.state}: {safe(reason)}", style="bold red"))
     return code

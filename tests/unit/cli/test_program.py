@@ -198,7 +198,7 @@ def test_a_signal_ends_a_waiting_verb_with_its_own_code(
             time.sleep(0.02)
         process.send_signal(number)
         out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (code, b"", b"")
+    assert (process.returncode, out, err.strip()) == (code, b"", b"")
 
 
 def _waits(pid: int) -> bool:
