@@ -34,6 +34,8 @@ def fits(value: object, info: inspect.Type) -> bool:
         case inspect.StrType(min_length=low, max_length=high, pattern=pattern):
             text = isinstance(value, str) and _between(len(value), low, high)
             return text and (pattern is None or re.search(pattern, str(value)) is not None)
+        case inspect.LiteralType(values=values):
+            return value in values
         case inspect.UnionType(types=types):
             return any(fits(value, one) for one in types)
         case inspect.NoneType():

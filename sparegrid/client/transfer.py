@@ -42,11 +42,10 @@ def hash_file(path: Path) -> BlobRef:
 async def put_blob(
     transport: Transport, source: bytes | Path, ref: BlobRef | None, on_progress: OnProgress | None
 ) -> BlobRef:
-    """Upload `source` unless the coordinator has it; a cut upload goes on where the coordinator says it
-    stopped.
+    """Upload `source` unless the coordinator has it; a cut upload goes on where the coordinator stands.
 
     Args:
-        transport: where to.
+        transport: where to send it.
         source: the bytes, or the file they are in.
         ref: the blob's name, when it is known already.
         on_progress: told after every piece.
@@ -104,15 +103,21 @@ async def _send_rest(
 ) -> None:
     headers = {"Content-Length": str(ref.size - offset), "Content-Type": "application/octet-stream"}
     if ref.size:
-        headers["Content-Range"] = f"bytes {min(offset, ref.size - 1)}-{ref.size - 1}/{ref.size}"
+        # When all came before a cut, only the end is missing.
+        rest = f"{offset}-{ref.size - 1}" if offset < ref.size else "*"
+        headers["Content-Range"] = f"bytes {rest}/{ref.size}"
     file = io.BytesIO(source) if isinstance(source, bytes) else await asyncio.to_thread(_open, source)
     # The file is closed here and not by the generator, which aiohttp abandons when a connection breaks.
     with file:
         body = _Body(file, str(source) if isinstance(source, Path) else "the bytes", ref, offset, on_progress)
         try:
-            async with transport.request(
-                "PUT", f"/blobs/{ref.hash}", data=body.pieces(), headers=headers, timeout=_TIMEOUT
-            ) as answer:
+            # aiohttp's own timeouts watch reading alone: a cable pulled while it writes would hold it for ever.
+            async with (
+                body.stalled,
+                transport.request(
+                    "PUT", f"/blobs/{ref.hash}", data=body.pieces(), headers=headers, timeout=_TIMEOUT
+                ) as answer,
+            ):
                 await answer.read()
         except DROPPED:
             # aiohttp reports whatever ends the body as a broken connection.
@@ -140,6 +145,8 @@ class _Body:
         self._offset = offset
         self._on_progress = on_progress
         self.failure: BadInputError | None = None
+        self.stalled = asyncio.timeout(SILENCE_S)
+        """Ends whoever is in it when no piece has moved for SILENCE_S."""
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Each piece once it was read, at most CHUNK_BYTES."""
@@ -154,6 +161,7 @@ class _Body:
                     )
                 yield piece
                 position += len(piece)
+                self.stalled.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
                 if self._on_progress is not None:
                     self._on_progress(position, self._size)
         except BadInputError as error:
@@ -240,17 +248,24 @@ async def _receive(transport: Transport, sink: _Sink, on_progress: OnProgress | 
         if sink.size and answer.status != 206:
             sink.empty()
         gathered = bytearray()
+        # One piece is hashed and written in a thread while the next one comes in.
+        writing: asyncio.Future[None] | None = None
         try:
             async for piece in answer.content.iter_any():
                 gathered += piece
                 if len(gathered) >= CHUNK_BYTES:
-                    await asyncio.to_thread(sink.write, bytes(gathered))
-                    gathered.clear()
-                    if on_progress is not None:
-                        on_progress(sink.size, sink.ref.size)
+                    if writing is not None:
+                        await writing
+                        if on_progress is not None:
+                            on_progress(sink.size, sink.ref.size)
+                    writing = asyncio.ensure_future(asyncio.to_thread(sink.write, gathered))
+                    gathered = bytearray()
         finally:
+            if writing is not None:
+                await asyncio.wait((writing,))
+                writing.result()
             # What came before a cut counts: the next request begins after it.
-            sink.write(bytes(gathered))
+            sink.write(gathered)
 
 
 class _Sink:
@@ -271,7 +286,7 @@ class _Sink:
         if self.size > self.ref.size:
             self.empty()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Append. Raises StorageError when the blob gets longer than its name says."""
         if self.size + len(data) > self.ref.size:
             raise StorageError(

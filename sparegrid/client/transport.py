@@ -138,8 +138,7 @@ class Transport:
         Args:
             method: HTTP method.
             path: below `/v1`, quoted.
-            body: JSON to send.
-            query: parameters of the URL.
+            body, query: JSON to send, parameters of the URL.
             repeatable: doing it twice is as good as once: it is repeated when the connection drops.
 
         Raises:

@@ -13,6 +13,7 @@ import pytest
 
 from sparegrid.client import Client
 from sparegrid.errors import BadInputError, ConflictError, DeniedError, NotFoundError
+from sparegrid.ids import BlobHash
 from sparegrid.messages import BlobRef
 from tests.contract.proxy import CuttingProxy, cutting_proxy
 from tests.fakes.coordinator import running_coordinator
@@ -82,6 +83,15 @@ async def test_a_download_that_is_cut_five_times_resumes(side: Side, tmp_path: P
     assert (tmp_path / "out").read_bytes() == DATA
     assert side.proxy.cut_count == 5
     assert side.proxy.forwarded < 2.5 * len(DATA), "once up, once down, and no restart"
+
+
+async def test_an_upload_of_which_only_the_end_was_cut_is_finished(tmp_path: Path) -> None:
+    async with running_coordinator(tmp_path / "home") as real:
+        async with real.server.blobs.upload(BlobHash(REF.hash), REF.size, 0) as upload:
+            await upload.write(DATA)
+        async with real.client_of(real.access.token) as client:
+            assert await client.put_blob(DATA) == REF
+            assert await client.get_blob(REF) == DATA
 
 
 async def test_a_wrong_hash_keeps_nothing(side: Side) -> None:

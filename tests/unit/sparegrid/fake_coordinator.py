@@ -112,7 +112,10 @@ class FakeCoordinator:
 
     async def _put_blob(self, request: web.Request, name: str) -> web.Response:
         found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", request.headers.get("Content-Range", ""))
+        only_end = re.fullmatch(r"bytes \*/(\d+)", request.headers.get("Content-Range", ""))
         start, total = (int(found[1]), int(found[3])) if found else (0, 0)
+        if only_end:
+            start = total = int(only_end[1])
         held = self.blobs.setdefault(name, bytearray())
         if start != len(held):
             return refuse(409, "conflict", "Wrong offset", f"{start} is not {len(held)}")

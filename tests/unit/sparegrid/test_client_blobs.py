@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -175,6 +176,33 @@ async def test_a_coordinator_that_vanishes_during_an_upload_is_given_up_in_the_e
     async with fake.client() as client:
         with pytest.raises(UnreachableError):
             await client.put_blob(data)
+
+
+async def test_an_upload_of_which_only_the_end_was_cut_is_finished(fake: FakeCoordinator) -> None:
+    data = os.urandom(MIB)
+    fake.blobs[ref_of(data).hash] = bytearray(data)
+    async with fake.client() as client:
+        assert await client.get_blob(await client.put_blob(data)) == data
+
+
+async def test_an_upload_that_no_longer_moves_is_begun_again(
+    fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "SILENCE_S", 0.2)
+    data = os.urandom(32 * MIB)
+    path = f"/blobs/{ref_of(data).hash}"
+    left: list[int] = []
+
+    async def read_nothing(_request: web.Request) -> web.Response:
+        left.append(1)
+        del fake.handlers["PUT", f"/v1{path}"]
+        await asyncio.Event().wait()
+        return web.Response()
+
+    fake.on("PUT", path, read_nothing)
+    async with fake.client() as client:
+        assert await client.get_blob(await client.put_blob(data)) == data
+    assert left == [1]
 
 
 async def test_a_payload_is_read_wherever_it_is(fake: FakeCoordinator) -> None:
