@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,13 @@ class LanGrid:
         host = self.devices[name] = self.lan.host(name)
         return self.start_worker(name, "--join", self.join_code(), "--slots", str(slots), host=host)
 
-    def start_worker(self, name: str, *argv: str, host: Host | None = None) -> Process:
+    def start_worker(
+        self, name: str, *argv: str, host: Host | None = None, env: Mapping[str, str] | None = None
+    ) -> Process:
         """Start the worker of a machine (again), and wait until the coordinator shows it."""
         host = host or self.devices[name]
-        process = self.workers[name] = host.start(SPAREGRID, "worker", "--name", name, *argv)
+        own = ["env", *(f"{key}={value}" for key, value in env.items())] if env else []
+        process = self.workers[name] = host.start(*own, SPAREGRID, "worker", "--name", name, *argv)
         wait_until(lambda: self.device_state(name) in {"ready", "computing"}, f"{name} is there", process)
         return process
 

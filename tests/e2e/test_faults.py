@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -41,6 +42,20 @@ def test_two_machines_join_by_code_and_run_a_command_encrypted(grid: LanGrid) ->
         str(grid.devices["pc"].uid),
     ]
     assert grid.head.run(SPAREGRID, "run", "--", "sh", "-c", "exit 7").returncode == 7
+
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+
+
+@pytest.mark.skipif(not FAKETIME.exists(), reason="libfaketime is not installed")
+def test_a_device_whose_clock_is_a_year_behind_joins_and_works(grid: LanGrid) -> None:
+    host = grid.devices["old"] = grid.lan.host("old")
+    wrong = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "-365d", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    grid.start_worker("old", "--join", grid.join_code(), host=host, env=wrong)
+    year = grid.head.ok(SPAREGRID, "run", "--", "date", "+%Y")
+    assert int(year) == datetime.now(UTC).year - 1
+    (device,) = grid.json("devices", "--json")["devices"]
+    assert abs(device["last_seen_ms"] / 1000 - time.time()) < 120, "times in views are the coordinator's"
 
 
 def test_a_killed_coordinator_reruns_nothing_and_accepts_every_task_once(grid: LanGrid) -> None:
