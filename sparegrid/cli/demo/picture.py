@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import time
 from dataclasses import dataclass
@@ -75,18 +76,16 @@ def program_files() -> list[LocalFile]:
     return [LocalFile(folder / name, name) for name in PROGRAMS]
 
 
-def suitable_size() -> Size:
-    """The largest size that one device of this computer should render within BUDGET_S, from a quick measurement.
+def require_numpy() -> None:
+    """Raises ConfigError when the renderer's one library is missing."""
+    if importlib.util.find_spec("numpy") is None:
+        raise ConfigError("numpy is missing", "The demo renders with numpy", "pip install 'sparegrid[numpy]'")
 
-    Raises:
-        ConfigError: numpy is missing.
-    """
-    try:
-        from resources.demo.scene import render
-    except ImportError as error:
-        raise ConfigError(
-            "numpy is missing", f"The demo renders with numpy: {error}", "pip install 'sparegrid[numpy]'"
-        ) from error
+
+def suitable_size() -> Size:
+    """The largest size that one device of this computer should render within BUDGET_S, from a quick measurement."""
+    from resources.demo.scene import render
+
     width, height = 96, 54
     began = time.perf_counter()
     render(width, height, 0, 0, width, height)

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -124,8 +124,7 @@ class SmallGrid:
             )
         self._children.append(Child(name, process, log))
 
-    async def _until(self, ready: object, what: str) -> None:
-        assert callable(ready)
+    async def _until(self, ready: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + START_S
         while not ready():
             self.check()

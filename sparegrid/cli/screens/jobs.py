@@ -22,7 +22,7 @@ def bar_width(look: Look) -> int:
 
 _JOB_COLUMNS = (
     Column("Job", right=True),
-    Column("Name", least=18),
+    Column("Name", least=26),
     Column("State"),
     Column("Progress", rank=2, live_only=True),
     Column("Done", right=True),

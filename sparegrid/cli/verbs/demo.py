@@ -25,6 +25,7 @@ from sparegrid.cli.demo.picture import (
     Size,
     picture_job,
     program_files,
+    require_numpy,
     suitable_size,
 )
 from sparegrid.cli.demo.smallgrid import SmallGrid
@@ -69,6 +70,7 @@ def demo(invocation: Invocation, workers: int, size: str, output: Path) -> None:
 
 
 async def _demo(invocation: Invocation, grid: SmallGrid, size_name: str, target: Path) -> None:
+    require_numpy()
     began = time.monotonic()
     size = await asyncio.to_thread(suitable_size) if size_name == "auto" else SIZES[size_name]
     cpus = plural(os.cpu_count() or 1, "CPU")

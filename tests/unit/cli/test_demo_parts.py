@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from resources.demo.scene import main, render
 from sparegrid.cli.demo.picture import SIZES, picture_job, program_files, suitable_size
 from sparegrid.cli.screens.demo import Round, rounds_screen, summary
 from tests.unit.cli.drawing import drawn
+from tests.unit.cli.running import run
 from tests.unit.cli.views import a_look
 
 
@@ -91,9 +93,21 @@ def test_the_sum_is_the_ratio_of_two_measured_times() -> None:
     where = {"picture": "p.png", "size": "960 x 540", "cpus": "2 CPUs"}
     text = drawn(look, summary(look, [alone, both], where, same=True))
     assert "1.90×" in text
-    assert "20 s on one device, 11 s on 2" in text or "20 s on one device, 10 s on 2" in text
+    assert "20.0 s on one device, 10.5 s on 2" in text
+    assert "Other programs" not in text
+    alone.others = 1.2
+    assert "up to 1.2 CPUs" in drawn(look, summary(look, [alone, both], where, same=True))
     assert "equal, byte for byte" in text
     assert "differ" in drawn(look, summary(look, [alone, both], where, same=False))
     bars = drawn(look, rounds_screen(look, [alone, both], ["device-1", "device-2"]))
     assert "21 tiles" in bars
     assert "40/40 tiles" in bars
+
+
+def test_without_numpy_the_demo_says_what_to_install(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "numpy", None)
+    assert run(tmp_path, "demo", "-o", str(tmp_path / "result")) == 2
+    assert "pip install 'sparegrid[numpy]'" in capsys.readouterr().err
+    assert not (tmp_path / "result").exists()
