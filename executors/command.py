@@ -69,6 +69,7 @@ class CommandExecutor:
                 files=ctx.files,
                 outputs=ctx.stage.outputs,
                 checkpoint_glob=ctx.stage.checkpoint_glob,
+                disk_bytes=ctx.disk_bytes,
             )
         )
         if done.checkpoint is not None:

@@ -27,6 +27,8 @@ class TaskContext:
     """What all tasks of the stage share."""
     files: list[Place]
     """What goes into the work folder before it starts."""
+    disk_bytes: int
+    """What it may fill of this device's disk."""
     in_slot: Callable[[RunCommand | RunCall], Awaitable[Done]]
     """Runs a request in the attempt's slot of the nursery, to its end."""
 

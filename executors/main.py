@@ -52,6 +52,9 @@ async def work(
         GridError: the join failed, or the disk did.
     """
     environ = os.environ if environ is None else environ
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("executors").setLevel(settings.log_level.upper())
     paths = (paths or Paths.find(environ)).make()
     with WorkerLock(paths.worker) as lock:
         key = await asyncio.to_thread(device_key, paths)

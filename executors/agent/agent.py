@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
+import msgspec
+
 from executors.agent.cache import BlobCache
 from executors.agent.instructions import (
     CloseLane,
@@ -34,6 +36,7 @@ from executors.agent.instructions import (
     SuspendAll,
 )
 from executors.agent.link import Link
+from executors.agent.measure import differs, measure_latency
 from executors.agent.run import Runner
 from executors.agent.session import Session
 from executors.agent.slots import Ledger
@@ -47,6 +50,7 @@ from sparegrid.messages import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
     Attach,
+    Blame,
     Capability,
     CapabilityChanged,
     Delivered,
@@ -72,6 +76,10 @@ GATHER_S = 0.001
 BURST_GATHER_S = 0.006
 """After a frame has left, the next one waits this long for more to go with it: longer while many come."""
 BURST_MESSAGES = 3
+MEASURE_S = 30.0
+GUARD_S = 1.0
+MIN_STOPPED_BYTES = 64 << 20
+"""A task whose work folder is smaller than this did not fill any disk."""
 HEARTBEAT_JITTER = 0.1
 MAX_FRAME_MESSAGES = 2000
 
@@ -126,11 +134,15 @@ class Agent:
         self._spool = Spool(folder / "spool.bin")
         outbox = folder / "outbox"
         self.session = Session(identity.device, Ledger.of(capability), self._spool.results)
-        self._runner = Runner(identity.device, executors, folder / "work", outbox, environ, self)
+        self._runner = Runner(
+            identity.device, executors, folder / "work", outbox, environ, self, capability.disk_free
+        )
         self._transfers = Transfers(transport, cache, outbox)
         self._link = Link(transport, self)
         self._heartbeat_ms = 10_000
         self._welcomed = asyncio.Event()
+        self._linked = asyncio.Event()
+        self._transport = transport
         self._outgoing: list[FromWorker] = []
         self._keeping: list[Delivered | Ended] = []
         self._wake = asyncio.Event()
@@ -162,6 +174,8 @@ class Agent:
             group.create_task(self._flush_for_ever())
             group.create_task(self._tick_for_ever())
             group.create_task(self._beat_for_ever())
+            group.create_task(self._guard_for_ever())
+            group.create_task(self._measure_for_ever())
             for result in list(self._spool.results.values()):
                 self._deliver(result)
 
@@ -194,6 +208,7 @@ class Agent:
         """Say what this device is and what it holds."""
         self._heartbeat_ms = max(100, welcome.heartbeat_ms)
         self._welcomed.set()
+        self._linked.set()
         self.grid_name = welcome.grid_name
         self.link_state = "connected"
         log.info("connected to the grid %s (version %s)", welcome.grid_name, welcome.version)
@@ -398,6 +413,39 @@ class Agent:
                 reading = await asyncio.to_thread(self._read)
                 reading.blob_cache = self._cache.total
                 self._send(Heartbeat(self.identity.device, reading, self.running()))
+
+    def _read_disk(self) -> int:
+        """Bytes that tasks may still fill; 0 when only the reserve is left."""
+        return self._read().disk_free
+
+    async def _measure_for_ever(self) -> None:
+        """Tell the coordinator how far away it is, once connected and when that changes much."""
+        while True:
+            await self._linked.wait()
+            self._linked.clear()
+            latency_us = await measure_latency(self._transport)
+            while not self._linked.is_set():
+                new = msgspec.structs.replace(
+                    self.capability, latency_us=latency_us, bandwidth=self._transfers.bandwidth
+                )
+                if differs(self.capability.latency_us, latency_us) or differs(
+                    self.capability.bandwidth, new.bandwidth
+                ):
+                    self.change_capability(new)
+                await asyncio.sleep(MEASURE_S)
+
+    async def _guard_for_ever(self) -> None:
+        """Keep tasks from taking the disk that others need: this worker's spool, for one."""
+        while True:
+            await asyncio.sleep(GUARD_S)
+            self._runner.cut_outputs()
+            if not self.session.lanes or await asyncio.to_thread(self._read_disk) > 0:
+                continue
+            found = await asyncio.to_thread(self._runner.largest)
+            if found is not None and found[1] > MIN_STOPPED_BYTES:
+                reason = f"the disk is full, and its work folder is the largest with {found[1]} bytes"
+                log.warning("attempt %d is stopped: %s", found[0], reason)
+                self._act(self.session.on_stopping(found[0], Blame.TASK, reason, self._now_ms()))
 
     def running(self) -> int:
         """How many attempts run now."""

@@ -106,6 +106,11 @@ class SlotHandle:
         return self._requests_far, self._control_far
 
     @property
+    def folder(self) -> Path:
+        """The work folder of what it runs."""
+        return self._nursery.folder / f"slot-{self.number}"
+
+    @property
     def output_path(self) -> Path:
         """What a call prints, while it runs: the slot's output file."""
         return self._nursery.folder / f"slot-{self.number}.out"

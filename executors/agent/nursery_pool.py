@@ -41,12 +41,16 @@ class NurseryPool:
         self._numbers = 0
         self._fresh: Nursery | None = None
         self._used: list[tuple[str, Nursery]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def warm_up(self) -> None:
         """Have a fresh one ready. Raises OSError when the system starts none."""
-        if not self._closed and (self._fresh is None or not self._fresh.alive):
-            self._fresh = self._start()
+        if self._closed or (self._fresh is not None and self._fresh.alive):
+            return
+        if self._fresh is not None:
+            self._bury(self._fresh)
+        self._fresh = self._start()
 
     def _warm_up_again(self) -> None:
         try:
@@ -67,10 +71,15 @@ class NurseryPool:
                 self._used.remove(one)
                 if one[1].alive:
                     return one[1]
+                self._bury(one[1])
         fresh, self._fresh = self._fresh, None
         # The next one starts when this turn's tasks are on their way.
         asyncio.get_running_loop().call_soon(self._warm_up_again)
-        return fresh if fresh is not None and fresh.alive else self._start()
+        if fresh is not None and fresh.alive:
+            return fresh
+        if fresh is not None:
+            self._bury(fresh)
+        return self._start()
 
     async def put_back(self, nursery: Nursery, submitter: str) -> None:
         """Its job is over: it waits for another one, or ends."""
@@ -80,6 +89,12 @@ class NurseryPool:
         self._used.append((submitter, nursery))
         if len(self._used) > MAX_USED:
             await self.end(self._used.pop(0)[1])
+
+    def _bury(self, nursery: Nursery) -> None:
+        """It has died while it waited: reap it."""
+        task = asyncio.create_task(self.end(nursery))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def end(self, nursery: Nursery) -> None:
         """End a nursery, and remove its folder."""
@@ -93,4 +108,4 @@ class NurseryPool:
         if self._fresh is not None:
             waiting.append(self._fresh)
         self._used, self._fresh = [], None
-        await asyncio.gather(*(self.end(nursery) for nursery in waiting))
+        await asyncio.gather(*(self.end(nursery) for nursery in waiting), *self._ending)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +24,7 @@ from executors.agent.nursery_pool import NurseryPool
 from executors.agent.session import Attempt
 from executors.base import AttemptFailedError, Executor
 from executors.context import TaskContext
+from executors.nursery.folder import size_of
 from executors.nursery.protocol import Done, LogPiece, Place, RunCall, RunCommand
 from executors.nursery.spawn import signal_name
 from sparegrid.messages import Blame, Delivered, Ended, Inline, Outcome, Template
@@ -32,6 +35,8 @@ KILL_TIMEOUT_S = 5.0
 """After SIGKILL to a tree: what has not ended then has its slot killed."""
 TERM_AFTER_CHECKPOINT_S = 1.0
 IDLE_SLOTS_PER_JOB = 8
+MAX_OUTPUT_BYTES = (16 << 20) + 1
+"""One byte more than a call's log keeps, so that a log that was cut here is told as cut."""
 _FOLLOW_EVERY_S = 0.25
 _FOLLOW_BYTES = 32 << 10
 _LAST_WORDS_BYTES = 8000
@@ -94,6 +99,7 @@ class Runner:
         outbox: for large outputs.
         environ: environment of nurseries, and so of tasks.
         listener: is told what became of attempts.
+        disk_bytes: what tasks may fill of the disk when they did not say; 0 is not known.
     """
 
     def __init__(
@@ -104,8 +110,10 @@ class Runner:
         outbox: Path,
         environ: Mapping[str, str],
         listener: Listener,
+        disk_bytes: int = 0,
     ) -> None:
         self._device = device
+        self._disk_bytes = disk_bytes
         self._executors = executors
         self._folder = folder
         self._outbox = outbox
@@ -279,7 +287,14 @@ class Runner:
 
         run.begun = True
         ctx = TaskContext(
-            attempt.id, attempt.run.index, attempt.run.item, attempt.run.number, stage, run.files, in_slot
+            attempt.id,
+            attempt.run.index,
+            attempt.run.item,
+            attempt.run.number,
+            stage,
+            run.files,
+            stage.needed.disk or self._disk_bytes,
+            in_slot,
         )
         return await executor.run(self._params_of(stage, executor), ctx)
 
@@ -371,6 +386,23 @@ class Runner:
             if lane.slot is not None and lane.slot.alive and job is not None:
                 waiting.append(job.nursery.suspend(lane.slot, on=on))
         await asyncio.gather(*waiting)
+
+    def cut_outputs(self) -> None:
+        """Cut what calls that run print beyond what is kept: they write into a file that nobody else limits."""
+        for run in self._runs.values():
+            if run.is_call and run.slot is not None:
+                with suppress(OSError):
+                    if run.slot.output_path.stat().st_size > MAX_OUTPUT_BYTES:
+                        os.truncate(run.slot.output_path, MAX_OUTPUT_BYTES)
+
+    def largest(self) -> tuple[int, int] | None:
+        """The running attempt whose work folder is the largest, and its bytes. Walks the disk: call it in a thread."""
+        heads = [(run.attempt.id, run.slot) for run in list(self._runs.values()) if run.slot is not None]
+        sizes = [(size_of(str(slot.folder)), number) for number, slot in heads if slot.head == number]
+        if not sizes:
+            return None
+        size, number = max(sizes)
+        return number, size
 
     # -- logs
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 4
 FETCH_PATIENCE_S = 600.0
+MEASURE_FROM_BYTES = 4 << 20
 _REFUSED_PAUSE_S = 15.0
 
 
@@ -44,6 +46,8 @@ class Transfers:
         self._coming: dict[str, asyncio.Task[Path]] = {}
         self.received_bytes = 0
         self.sent_bytes = 0
+        self.bandwidth = 0
+        """Bytes per second of the last large transfer; 0 before any."""
 
     # -- down
 
@@ -87,6 +91,7 @@ class Transfers:
     async def _download(self, ref: BlobRef) -> Path:
         backoff = Backoff(FETCH_PATIENCE_S)
         async with self._gate:
+            begun = time.monotonic()
             while True:
                 try:
                     await get_file(self._transport, ref, self._cache.path(ref.hash), None)
@@ -107,7 +112,12 @@ class Transfers:
                 except GridError as error:
                     raise AttemptFailedError(Blame.GRID, f"an input could not be fetched: {error}") from error
         self.received_bytes += ref.size
+        self._measure(ref.size, begun)
         return self._cache.add(ref.hash)
+
+    def _measure(self, size: int, begun: float) -> None:
+        if size >= MEASURE_FROM_BYTES:
+            self.bandwidth = round(size / max(time.monotonic() - begun, 1e-6))
 
     # -- up
 
@@ -120,6 +130,7 @@ class Transfers:
 
     async def _upload(self, path: Path, ref: BlobRef) -> None:
         backoff = Backoff(None)
+        begun = time.monotonic()
         while os.path.exists(path):  # noqa: PTH110, ASYNC240 - one stat of a local disk
             try:
                 await put_blob(self._transport, path, ref, None)
@@ -134,6 +145,7 @@ class Transfers:
                 await asyncio.sleep(_REFUSED_PAUSE_S)
             else:
                 self.sent_bytes += ref.size
+                self._measure(ref.size, begun)
                 self._cache.adopt(path, ref.hash)
                 return
 

@@ -21,6 +21,8 @@ from sparegrid.messages import INLINE_LIMIT_BYTES, BlobRef, FileEntry, Inline, P
 INLINE_TOTAL_BYTES = 64 << 10
 """Small files of one attempt travel inside its message up to this sum; the others are blobs."""
 MAX_FILES = 10_000
+FULL_BYTES = 1 << 20
+"""With less room than this, the disk counts as full."""
 _CHUNK_BYTES = 1 << 20
 _HARD_LINK_FROM_BYTES = 1 << 20
 """Smaller files are copied: a link's risk (the task may change a file that it owns) is not worth it."""
@@ -43,6 +45,16 @@ def disk_error(error: OSError, doing: str) -> FolderError:
         "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else (error.strerror or str(error))
     )
     return FolderError("device", f"{doing}: {why}")
+
+
+def size_of(folder: str) -> int:
+    """Bytes on the disk of everything below a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for path, _folders, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
 
 
 def checked_path(path: str) -> str:
@@ -256,6 +268,21 @@ class WorkFolder:
         except OSError as error:
             raise disk_error(error, "an output could not be kept") from error
         return BlobRef(name, len(data))
+
+    def full_disk(self, quota_bytes: int) -> FolderError | None:
+        """Why a task may have failed, when the disk is full: its own doing when it filled its quota."""
+        try:
+            found = os.statvfs(self.path)
+        except OSError:
+            return None
+        if found.f_bavail * found.f_frsize >= FULL_BYTES:
+            return None
+        size = size_of(self.path)
+        if quota_bytes and size >= quota_bytes:
+            return FolderError(
+                "task", f"it filled the disk: its work folder has {size} bytes of {quota_bytes}"
+            )
+        return FolderError("device", "the disk is full")
 
     def pack_checkpoint(self, glob: str) -> Payload | None:
         """A tar archive of the files that match, as a payload; None when there are none.

@@ -57,6 +57,8 @@ class RunCommand(Struct, array_like=True, omit_defaults=True, tag=1):
     files: list[Place] = []
     outputs: list[str] = []
     checkpoint_glob: str = ""
+    disk_bytes: int = 0
+    """What it may fill of the disk; 0 when nothing was said."""
 
 
 class RunCall(Struct, array_like=True, omit_defaults=True, tag=2):

@@ -237,6 +237,10 @@ class CommandRun:
             blame, reason = "task", f"ended by {outcome.signal}"
         elif exit_code not in request.ok_codes:
             blame, reason = "task", f"exit code {exit_code}"
+        if blame and not self._asked and not self._killed:
+            full = self._folder.full_disk(request.disk_bytes)
+            if full is not None:
+                blame, reason = full.blame, f"{reason}: {full.reason}"
         try:
             outcome.log = self._log.finish(self._folder)
             if self._asked and request.checkpoint_glob:

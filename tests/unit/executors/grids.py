@@ -195,6 +195,7 @@ async def working(
     session: str = "s1",
     executors: Mapping[str, Executor] | None = None,
     goodbye: bool = True,
+    disk_free: int = 1 << 30,
     **capability: Any,
 ) -> AsyncIterator[Agent]:
     """A device that works for the grid until the block ends."""
@@ -207,7 +208,7 @@ async def working(
             folder / "worker",
             BlobCache(folder / "cache", 1 << 30),
             ENVIRON,
-            Reading,
+            lambda: Reading(disk_free=disk_free),
         )
         task = asyncio.create_task(agent.run())
         known = len(grid.sockets)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from executors.agent.measure import differs
 from sparegrid.messages import (
     Ack,
     Attach,
     BlobRef,
     Cancel,
+    CapabilityChanged,
     Delivered,
     Detach,
     Ended,
@@ -368,3 +370,19 @@ async def test_the_workers_end_is_the_end_of_its_tasks(tmp_path: Path) -> None:
             await eventually(lambda: len(pids_in(pids)) == 2, "both run")
         assert not any(is_running(pid) for pid in pids_in(pids))
     assert not (tmp_path / "worker" / "work").exists()
+
+
+async def test_latency_and_bandwidth_are_measured_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executors.agent.agent.MEASURE_S", 0.05)
+    async with fake_grid(tmp_path) as grid, working(grid, tmp_path):
+        assert (await grid.until(CapabilityChanged)).capability.latency_us > 0
+        await grid.outcome_of(await grid.sh("true", inputs=[FileEntry("a", upload(grid, bytes(5 << 20)))]))
+        changed = await grid.until(CapabilityChanged, lambda one: one.capability.bandwidth)
+    assert changed.capability.bandwidth > 1 << 20
+    assert differs(0, 5)
+    assert not differs(5, 0)
+    assert not differs(100, 120)
+    assert differs(100, 200)
+    assert differs(200, 100)

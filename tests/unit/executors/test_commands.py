@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -356,3 +358,28 @@ async def test_a_killed_nursery_takes_its_tasks_with_it(tmp_path: Path) -> None:
             await future
         assert not it.nursery.alive
         await eventually(lambda: not any(is_running(pid) for pid in pids_in(pids)), "all ended")
+
+
+async def test_the_agents_death_is_the_end_of_all_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    line = f"echo $$ >> {pids}; setsid sh -c 'echo $$ >> {pids}; sleep 1000' & sleep 1000"
+    agent = start_agent(tmp_path, line)
+    try:
+        await eventually(lambda: len(pids_in(pids)) == 2, "both run")
+    finally:
+        agent.kill()
+        agent.wait()
+    await eventually(lambda: not any(is_running(pid) for pid in pids_in(pids)), "all ended")
+
+
+def start_agent(folder: Path, line: str) -> subprocess.Popen[bytes]:
+    """A process of its own that has a nursery run a shell's line."""
+    program = (
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "from tests.unit.executors.nurseries import Bed\n"
+        "async def main(folder, line):\n"
+        "    await Bed(Path(folder)).sh(line)\n"
+        "asyncio.run(main(*sys.argv[1:]))\n"
+    )
+    return subprocess.Popen([sys.executable, "-c", program, str(folder), line])

@@ -240,7 +240,8 @@ async def test_a_worker_whose_coordinator_is_away_says_so_locally(tmp_path: Path
     paths = Paths.below(tmp_path / "home")
     async with joinable(tmp_path) as lab, worker(paths, WorkerSettings(join=lab.code)):
         await lab.grid.until(Attach)
-        await lab.grid.fake.stop()
+        lab.grid.refusal = Refused("conflict", "Not now", "it is being moved")
+        lab.grid.cut()
         async with aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(paths.socket("worker")))
         ) as session:
@@ -251,7 +252,5 @@ async def test_a_worker_whose_coordinator_is_away_says_so_locally(tmp_path: Path
                     return msgspec.json.decode(await reply.read(), type=DeviceView).address
 
             async with asyncio.timeout(15):
-                while "offline" not in seen:
+                while "offline: Not now" not in seen:
                     seen = await look()
-        await lab.grid.fake.start()
-    await eventually(lambda: True, "all ended")
