@@ -59,7 +59,9 @@ def parse_task_text(text: str) -> TaskText:
             "Not a job or task id", f"{text!r} is neither a job (17) nor a task (17.0.5 or 17.render.5)"
         )
     index = found["index"]
-    return TaskText(JobId(int(found["job"])), found["stage"], None if index is None else TaskIndex(int(index)))
+    return TaskText(
+        JobId(int(found["job"])), found["stage"], None if index is None else TaskIndex(int(index))
+    )
 
 
 def parse_job_id(text: str) -> JobId:

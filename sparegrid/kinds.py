@@ -32,18 +32,24 @@ class CommandParams(Struct, forbid_unknown_fields=True, omit_defaults=True):
     )
     platforms: Annotated[
         dict[str, CommandVariant],
-        Meta(description="Variants by `linux`, `windows`, `macos` or, more exactly, `linux/aarch64` and so on"),
+        Meta(
+            description="Variants by `linux`, `windows`, `macos` or, more exactly, `linux/aarch64` and so on"
+        ),
     ] = {}
-    max_log_bytes: Annotated[int, Meta(ge=0, le=1 << 30, description="Output kept per task; the rest is cut")] = (
-        16 << 20
-    )
+    max_log_bytes: Annotated[
+        int, Meta(ge=0, le=1 << 30, description="Output kept per task; the rest is cut")
+    ] = 16 << 20
 
 
 class PythonParams(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Call an importable function in a warm child: `module:function` with plain arguments."""
 
-    function: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", description="module:function")]
-    args: Annotated[list[Any], Meta(description="Positional arguments; the item comes first when there is one")] = []
+    function: Annotated[
+        str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$", description="module:function")
+    ]
+    args: Annotated[
+        list[Any], Meta(description="Positional arguments; the item comes first when there is one")
+    ] = []
     kwargs: Annotated[dict[str, Any], Meta(description="Keyword arguments")] = {}
 
 
