@@ -132,9 +132,16 @@ async def test_a_cut_upload_goes_on_where_it_stopped(
     offset = await offset_of(http)
     assert 0 < offset <= 1_500_000
     async with await put(http, DATA[offset - 1 :], offset - 1, len(DATA)) as answer:
-        assert (answer.status, answer.headers["Upload-Offset"]) == (409, str(offset))
-    async with await put(http, DATA[offset:], offset, len(DATA)) as answer:
-        assert answer.status == 201
+        assert answer.status == 409
+    for _ in range(20):  # the cut upload's last bytes may still be on their way to the disk
+        async with await put(http, DATA[offset:], offset, len(DATA)) as answer:
+            if answer.status == 201:
+                break
+            assert answer.status == 409
+            assert int(answer.headers["Upload-Offset"]) > offset
+            offset = int(answer.headers["Upload-Offset"])
+    else:
+        pytest.fail("the upload never came to its end")
     async with http.get(PATH) as answer:
         assert await answer.read() == DATA
 
