@@ -12,6 +12,8 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Literal
 
 from aiohttp import web
 
@@ -83,18 +85,7 @@ async def serve(
     async with AsyncExitStack() as running:
         # What is pushed here is undone in the opposite order, whatever happens.
         certificate = Certificate.load_or_make(home.coordinator / "identity.pem")
-        admin_token = _admin_token(home, certificate.grid)
-        server = await _open(settings, home, certificate, admin_token, on_fatal, running)
-        url, local = await _listen(server, home, certificate, running)
-        access = Access(
-            url, certificate.fingerprint, admin_token, server.grid, server.name, os.getpid(), local
-        )
-        write_access(home, access)
-        running.callback(remove_access, home, os.getpid())
-        if settings.announce:
-            announced = Announced(server.grid, server.name, server.port, certificate.fingerprint, __version__)
-            await running.enter_async_context(announce(announced, settings.interfaces))
-        log.info("coordinator is up", extra={"url": url, "grid": server.grid, "version": __version__})
+        url = await _start(settings, home, certificate, on_fatal, running)
         ready(url)
         stopping = asyncio.ensure_future(_until(stop))
         running.callback(stopping.cancel)
@@ -102,10 +93,30 @@ async def serve(
         log.info("coordinator stops")
     if failed.done():
         error = failed.exception()
-        raise (
-            error if isinstance(error, StorageError) else StorageError("The coordinator failed", str(error))
-        ) from error
+        known = error if isinstance(error, StorageError) else None
+        raise known or StorageError("The coordinator failed", str(error), "See the log") from error
     failed.cancel()
+
+
+async def _start(
+    settings: CoordinatorSettings,
+    home: Paths,
+    certificate: Certificate,
+    on_fatal: Callable[[BaseException], None],
+    running: AsyncExitStack,
+) -> str:
+    """Open everything, listen, and tell others; the URL for this machine."""
+    admin_token = _admin_token(home, certificate.grid)
+    server = await _open(settings, home, certificate, admin_token, on_fatal, running)
+    url, local = await _listen(server, home, certificate, running)
+    access = Access(url, certificate.fingerprint, admin_token, server.grid, server.name, os.getpid(), local)
+    write_access(home, access)
+    running.callback(remove_access, home, os.getpid())
+    if settings.announce:
+        announced = Announced(server.grid, server.name, server.port, certificate.fingerprint, __version__)
+        await running.enter_async_context(announce(announced, settings.interfaces))
+    log.info("coordinator is up", extra={"url": url, "grid": server.grid, "version": __version__})
+    return url
 
 
 async def _open(
@@ -117,16 +128,8 @@ async def _open(
     running: AsyncExitStack,
 ) -> Server:
     """Open store and blobs, restore the scheduler, and put the parts together."""
-    loop = asyncio.get_running_loop()
-    news = _StoreNews(loop)
-    store = await asyncio.to_thread(
-        Store.open,
-        home.coordinator / "store.db",
-        sync=settings.sync,
-        on_held=news.held,
-        on_resumed=news.resumed,
-        on_fatal=news.failed,
-    )
+    news = _StoreNews(asyncio.get_running_loop())
+    store = await news.open(home.coordinator / "store.db", settings.sync)
     running.push_async_callback(asyncio.to_thread, store.close)
     machine, clock, notices = await asyncio.to_thread(_restore, store, settings)
     blobs = await BlobStore.open(
@@ -135,14 +138,36 @@ async def _open(
     running.push_async_callback(blobs.close)
 
     driver = news.driver = Driver(machine, store, clock, on_fatal=on_fatal)
+    loop = asyncio.get_running_loop()
+    auth = Auth(store, admin_token=admin_token, wall_ms=clock.wall_ms, now=loop.time)
+    server = _put_together(settings, certificate, driver, store, blobs, auth)
+    server.notices = notices
+    server.started_at = loop.time()
+    running.push_async_callback(driver.close)
+    running.push_async_callback(server.chores.close)
+    server.chores.spawn(watch_silence(server))
+    server.chores.spawn(keep_house(server))
+    return server
+
+
+def _put_together(
+    settings: CoordinatorSettings,
+    certificate: Certificate,
+    driver: Driver,
+    store: Store,
+    blobs: BlobStore,
+    auth: Auth,
+) -> Server:
+    """Everything between the driver and the handlers; the driver runs from here on."""
     chores = Chores()
     links = Links()
     kept = KeptOutcomes(store, blobs)
-    views = Views(machine, store, links, store.epoch, driver.settled)
+    views = Views(driver.machine, store, links, store.epoch, driver.settled)
     hub = EventHub(views, driver.after_commit, chores.spawn)
     following = LogFollowing(views, links, kept, driver.settled, chores.spawn)
-    expander = Expander(machine, kept, chores.spawn, driver.post)
-    server = Server(
+    expander = Expander(driver.machine, kept, chores.spawn, driver.post)
+    driver.start(Dispatcher(links, views, expander, hub, following))
+    return Server(
         settings=settings,
         name=settings.name or platform.node() or "grid",
         grid=certificate.grid,
@@ -155,17 +180,9 @@ async def _open(
         views=views,
         hub=hub,
         following=following,
-        auth=Auth(store, admin_token=admin_token, wall_ms=clock.wall_ms, now=loop.time),
+        auth=auth,
         chores=chores,
-        started_at=loop.time(),
-        notices=notices,
     )
-    driver.start(Dispatcher(links, views, expander, hub, following))
-    running.push_async_callback(driver.close)
-    running.push_async_callback(chores.close)
-    chores.spawn(watch_silence(server))
-    chores.spawn(keep_house(server))
-    return server
 
 
 def _restore(store: Store, settings: CoordinatorSettings) -> tuple[Machine, GridClock, list[str]]:
@@ -241,6 +258,12 @@ class _StoreNews:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.driver: Driver | None = None
+
+    async def open(self, path: Path, sync: Literal["full", "normal"]) -> Store:
+        """Open the store with its news going to the driver."""
+        return await asyncio.to_thread(
+            Store.open, path, sync=sync, on_held=self.held, on_resumed=self.resumed, on_fatal=self.failed
+        )
 
     def held(self, error: StorageError) -> None:
         """The disk is full."""

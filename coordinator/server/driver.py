@@ -13,16 +13,16 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from coordinator.scheduler.effects import Effect, Forget, Keep, Record, Retire
 from coordinator.scheduler.events import ClockJumped, DeviceAttached, SchedulerEvent, Ticked
-from coordinator.scheduler.facts import Fact
 from coordinator.scheduler.machine import Machine
 from coordinator.server.clock import GridClock
+from coordinator.server.held import Held
+from coordinator.server.ports import Journal, Outlet
 from coordinator.server.store import Batch, TokenRow
 from sparegrid.errors import GridError, StorageError
-from sparegrid.ids import JobId
 
 log = logging.getLogger("sparegrid.coordinator.driver")
 
@@ -35,65 +35,11 @@ SETTLE_S = 1.0
 """How long a reader waits for the commit of what it reads; longer only happens when the disk is full."""
 
 
-class Journal(Protocol):
-    """Where facts become durable. It holds batches while the disk is full, and ends the process at other errors."""
-
-    def commit(self, batch: Batch) -> Future[int]:
-        """The batch's sequence number, once it is on disk."""
-
-    def save_snapshot(self, data: bytes, seq: int) -> Future[None]:
-        """Keep the state as of batch `seq`."""
-
-
-class Outlet(Protocol):
-    """Where effects go."""
-
-    def prepare(self, effect: Effect) -> object | None:
-        """What to release after the commit; called while the machine is in the very state that caused the effect."""
-
-    def release(self, prepared: Sequence[object]) -> None:
-        """Let these out, in order: what caused them is durable."""
-
-    def speaks(self, event: DeviceAttached, link: object) -> None:
-        """From now on the machine means `link` when it talks to this device."""
-
-
 class _Entry(NamedTuple):
     event: SchedulerEvent
     answer: asyncio.Future[None] | None = None
     link: object | None = None
     tokens: Sequence[TokenRow] = ()
-
-
-class _Held:
-    """What waits for one commit."""
-
-    def __init__(self) -> None:
-        self.facts: list[Fact] = []
-        self.keeps: list[Keep] = []
-        self.retired: list[Retire] = []
-        self.forgotten: list[JobId] = []
-        self.tokens: list[TokenRow] = []
-        self.prepared: list[object] = []
-        self.answers: list[asyncio.Future[None]] = []
-        self.callbacks: list[Callable[[], None]] = []
-        self.now_ms = 0
-        self.snapshot: bytes | None = None
-
-    @property
-    def durable(self) -> bool:
-        """Whether there is anything to commit."""
-        return bool(self.facts or self.keeps or self.retired or self.forgotten or self.tokens)
-
-    def batch(self) -> Batch:
-        return Batch(
-            facts=self.facts,
-            keeps=self.keeps,
-            retired=self.retired,
-            forgotten=self.forgotten,
-            now_ms=self.now_ms,
-            tokens=self.tokens,
-        )
 
 
 class Driver:
@@ -121,8 +67,8 @@ class Driver:
         self._on_fatal = on_fatal
         self._snapshot_facts = snapshot_facts
         self._queue: list[_Entry] = []
-        self._gathered = _Held()
-        self._committing: _Held | None = None
+        self._gathered = Held()
+        self._committing: Held | None = None
         self._stuck: StorageError | None = None
         self._turn_due: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -318,7 +264,7 @@ class Driver:
         """Commit what is gathered, unless a commit is under way; let out what needs none."""
         if self._committing is not None:
             return
-        held, self._gathered = self._gathered, _Held()
+        held, self._gathered = self._gathered, Held()
         if not held.durable:
             self._let_out(held)
             return
@@ -354,7 +300,7 @@ class Driver:
         if self._committing is None:
             self._wake_idle()
 
-    def _let_out(self, held: _Held) -> None:
+    def _let_out(self, held: Held) -> None:
         """The batch is durable (or needs no commit): release its effects, answers and callbacks, in order."""
         try:
             if held.prepared:

@@ -10,36 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
 from coordinator.scheduler.events import (
-    AttemptEnded,
-    AttemptProgressed,
-    AttemptsStarted,
-    AttemptsSuspended,
-    BlobsHeld,
-    CapabilityReported,
-    DeviceAttached,
     DeviceDetached,
-    DeviceHeard,
     DeviceJoined,
-    DevicePolicyChanged,
-    ResultDelivered,
-    SchedulerEvent,
 )
 from coordinator.server.auth import Principal
 from coordinator.server.context import SERVER, Server
+from coordinator.server.hearing import EVENTS, attached
 from coordinator.server.links import Link
 from coordinator.server.refs import refs_of_outcome
 from sparegrid import __version__
 from sparegrid.api import MAX_NAME_CHARS
 from sparegrid.codec import MAX_FRAME_BYTES, FrameCodec
 from sparegrid.errors import DeniedError, GridError, NotFoundError, TooLargeError, VersionError
-from sparegrid.ids import AttemptId, DeviceId, JobId, SessionId, StageIndex, TaskIndex
+from sparegrid.ids import DeviceId, SessionId
 from sparegrid.messages import (
     PROTOCOL_MAJOR,
     PROTOCOL_MINOR,
@@ -47,20 +37,13 @@ from sparegrid.messages import (
     Assign,
     Attach,
     Blame,
-    CapabilityChanged,
     Delivered,
     Detach,
     Ended,
     FromWorker,
-    Heartbeat,
-    Held,
     Hello,
     LogChunk,
-    PolicyChanged,
-    Progress,
     Refused,
-    Started,
-    Suspended,
     Welcome,
 )
 from sparegrid.states import Role
@@ -247,7 +230,7 @@ class _Connection:
         elif isinstance(message, Detach):
             self._detach(DeviceId(message.device), link, for_good=message.for_good)
         else:
-            self._server.driver.post(_EVENTS[type(message)](message))
+            self._server.driver.post(EVENTS[type(message)](message))
 
     async def _checked(self, message: Delivered) -> Delivered | Ended:
         """A result whose blobs never arrived is none: the device did not finish its part."""
@@ -284,7 +267,7 @@ class _Connection:
         before = server.links.own(device, session, link)
         if before is not None and device == before.device:
             before.drop("the device has connected again")
-        server.driver.post(_attached(message, server.driver.clock.wall_ms()), link)
+        server.driver.post(attached(message, server.driver.clock.wall_ms()), link)
 
     def _detach(self, device: DeviceId, link: Link, *, for_good: bool) -> None:
         session = self._server.links.disown(device, link)
@@ -329,97 +312,3 @@ async def watch_silence(server: Server) -> None:
         await asyncio.sleep(patience / 3)
         for link in server.links.silent_since(loop.time() - patience):
             link.drop(f"nothing was heard for {patience:.0f} s")
-
-
-def _attached(message: Attach, wall_ms: int) -> DeviceAttached:
-    return DeviceAttached(
-        device=DeviceId(message.device),
-        session=SessionId(message.session),
-        name=message.name,
-        capability=message.capability,
-        running=[AttemptId(each) for each in message.running],
-        spooled=[AttemptId(each) for each in message.spooled],
-        held=message.held,
-        state=message.state,
-        reason=message.reason,
-        unclean=message.unclean,
-        wall_ms=wall_ms,
-    )
-
-
-def _heartbeat(message: Heartbeat) -> SchedulerEvent:
-    return DeviceHeard(device=DeviceId(message.device), reading=message.reading)
-
-
-def _started(message: Started) -> SchedulerEvent:
-    return AttemptsStarted(
-        device=DeviceId(message.device), attempts=[AttemptId(each) for each in message.attempts]
-    )
-
-
-def _suspended(message: Suspended) -> SchedulerEvent:
-    attempts = [AttemptId(each) for each in message.attempts]
-    return AttemptsSuspended(device=DeviceId(message.device), attempts=attempts, on=message.on)
-
-
-def _progress(message: Progress) -> SchedulerEvent:
-    return AttemptProgressed(
-        device=DeviceId(message.device),
-        attempt=AttemptId(message.attempt),
-        permille=message.permille,
-        note=message.note,
-    )
-
-
-def _delivered(message: Delivered) -> SchedulerEvent:
-    return ResultDelivered(
-        device=DeviceId(message.device),
-        job=JobId(message.job),
-        stage=StageIndex(message.stage),
-        index=TaskIndex(message.index),
-        attempt=AttemptId(message.attempt),
-        outcome=message.outcome,
-    )
-
-
-def _ended(message: Ended) -> SchedulerEvent:
-    return AttemptEnded(
-        device=DeviceId(message.device),
-        job=JobId(message.job),
-        stage=StageIndex(message.stage),
-        index=TaskIndex(message.index),
-        attempt=AttemptId(message.attempt),
-        blame=message.blame,
-        reason=message.reason,
-        outcome=message.outcome,
-        checkpoint=message.checkpoint,
-        unstarted=message.unstarted,
-    )
-
-
-def _held(message: Held) -> SchedulerEvent:
-    return BlobsHeld(device=DeviceId(message.device), added=message.added, removed=message.removed)
-
-
-def _policy(message: PolicyChanged) -> SchedulerEvent:
-    return DevicePolicyChanged(
-        device=DeviceId(message.device), state=message.state, reason=message.reason, until_ms=message.until_ms
-    )
-
-
-def _capability(message: CapabilityChanged) -> SchedulerEvent:
-    return CapabilityReported(device=DeviceId(message.device), capability=message.capability)
-
-
-_EVENTS: dict[type, Callable[..., SchedulerEvent]] = {
-    Heartbeat: _heartbeat,
-    Started: _started,
-    Suspended: _suspended,
-    Progress: _progress,
-    Delivered: _delivered,
-    Ended: _ended,
-    Held: _held,
-    PolicyChanged: _policy,
-    CapabilityChanged: _capability,
-}
-"""What each message tells the scheduler."""

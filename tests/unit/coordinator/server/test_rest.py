@@ -23,6 +23,7 @@ from sparegrid.errors import (
     ConflictError,
     DeniedError,
     NotFoundError,
+    StorageError,
     TooManyTriesError,
     UnauthenticatedError,
 )
@@ -394,3 +395,17 @@ async def test_a_route_without_a_handler_stops_the_start(
     monkeypatch.setattr(app_module, "ROUTES", ROUTES[:-1])
     with pytest.raises(LookupError, match="job_schema"):
         make_app(None)  # type: ignore[arg-type]  # it does not get so far as to use the server
+
+
+async def test_a_full_disk_pauses_intake_with_a_hint_and_reading_goes_on(grid: RunningCoordinator) -> None:
+    client = await grid.client()
+    await client.submit(spec())
+    grid.server.driver.held(StorageError("Disk full", "there is no space left"))
+    with pytest.raises(StorageError, match="Free space") as caught:
+        await client.submit(spec())
+    assert caught.value.http_status == 507
+    assert (await client.job("1")).state == "active"
+    assert "no space left" in (await client.grid()).notices[0]
+    assert (await client.health()).status == "paused"
+    grid.server.driver.resumed()
+    assert (await client.submit(spec())).id == "2"

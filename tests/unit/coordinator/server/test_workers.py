@@ -10,10 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from coordinator.server.links import MAX_WAITING, Link, Links, Parcel
 from coordinator.server.workers_ws import FRAME_BYTES, frames
 from sparegrid.api import Items, JobSpec, Need, StageItems, StageSpec
 from sparegrid.codec import FrameCodec
 from sparegrid.errors import TooLargeError
+from sparegrid.ids import DeviceId, SessionId
 from sparegrid.kinds import CommandParams
 from sparegrid.messages import (
     Ack,
@@ -354,3 +356,54 @@ def test_a_single_run_over_the_wires_limit_is_refused() -> None:
 
 def test_welcome_is_small() -> None:
     assert len(frames([Welcome("g", "n", "1", 1, 1)])[0]) < 200
+
+
+async def test_a_task_whose_inputs_are_too_many_fails_with_the_reason(
+    grid: RunningCoordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.server.expand.MAX_FILES", 3)
+    client = await grid.client()
+    files = [FileEntry(f"{at}.txt", Inline(b"")) for at in range(2)]
+    stages = [stage(2, "make", outputs=["*"]), stage(1, "join", needs=[Need("make")], retries=1)]
+    async with await grid.worker(answer=lambda *_: Outcome(files=files)) as worker:
+        view = await client.wait((await client.submit(JobSpec("j", stages))).id)
+        assert view.state == "failed"
+        assert "more than 3 files" in (await client.task("1.join.0")).reason
+        assert not [run for _, number, run in worker.runs if number == 1]
+
+
+async def test_a_worker_that_lets_messages_pile_up_is_dropped() -> None:
+    dropped: list[str] = []
+    link = Link("127.0.0.1", DeviceId("pc"), dropped.append)
+    for number in range(MAX_WAITING + 1):
+        link.outbox.put(Ack("pc", [number]))
+    assert len(dropped) == 1
+    assert await link.outbox.take() == []
+
+
+async def test_what_comes_behind_a_parcel_waits_for_it() -> None:
+    link = Link("127.0.0.1", DeviceId("pc"), lambda _reason: None)
+    parcel = Parcel()
+    link.outbox.put("before")
+    link.outbox.put(parcel)
+    link.outbox.put("after")
+    assert await link.outbox.take() == ["before"]
+    waiting = asyncio.ensure_future(link.outbox.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    parcel.fill(["a", "b"])
+    assert await waiting == ["a", "b", "after"]
+
+
+async def test_a_device_speaks_through_its_new_connection_once_the_scheduler_knows() -> None:
+    links = Links()
+    old, new = (Link("127.0.0.1", DeviceId("pc"), lambda _reason: None) for _ in range(2))
+    links.own(DeviceId("pc"), SessionId("s"), old)
+    links.speak(DeviceId("pc"), old)
+    assert links.own(DeviceId("pc"), SessionId("s"), new) is old
+    assert links.of(DeviceId("pc")) is old
+    links.speak(DeviceId("pc"), new)
+    assert links.of(DeviceId("pc")) is new
+    assert links.disown(DeviceId("pc"), old) is None
+    assert links.disown(DeviceId("pc"), new) == "s"
+    assert links.of(DeviceId("pc")) is None
