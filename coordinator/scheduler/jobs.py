@@ -134,8 +134,9 @@ def cancel_job(world: World, job: Job, by: PrincipalId) -> None:
             stage.states = stage.states.translate(_TO_CANCELLED)
         recount(stage)
     job.unfinished = 0
-    world.ripples.clear()
     close_job(world, job)
+    # Stages that wait for the files of others learn that these will not come.
+    world.ripples.extend((stage, 0, 0) for stage in job.order)
 
 
 def recount(stage: Stage) -> None:

@@ -141,6 +141,9 @@ class Machine:
         for device in world.devices.values():
             if device.session:
                 membership.renew_lease(world, device)
+        for job in world.jobs.values():
+            if job_over(job):
+                requests.hold(world, job)
 
     def snapshot(self) -> bytes:
         """Everything durable, for `load`."""

@@ -37,6 +37,7 @@ from coordinator.scheduler.state import (
     REVOKED_DEVICE,
     SILENT,
     SPOOLED,
+    STOPPED_WANTED,
     UNKNOWN_THERE,
     Attempt,
     Device,
@@ -382,6 +383,11 @@ def _adopt(world: World, batch: Batch, device: Device, attempt: AttemptId) -> bo
     if lapsed is None or lapsed.stage.states[lapsed.index] >= DONE:
         return False
     stage = lapsed.stage
+    if any(one.device is device for one in stage.attempts_of(lapsed.index)):
+        # It fell silent twice over the same task: one of its tries is enough.
+        batch.requeued(device, [lapsed.id], STOPPED_WANTED)
+        drop_lapsed(world, device, lapsed, False, world.now_ms)
+        return False
     entry = (lapsed.id, lapsed.index, 1, lapsed.number)
     batch.record(Assigned(device.id, stage.job.id, stage.index, [entry], world.now_ms))
     adopt(world, device, lapsed, world.now_ms)

@@ -114,7 +114,11 @@ def on_job_revived(world: World, batch: Batch, event: JobRevived) -> None:
     if event.job in world.jobs:
         return
     batch.record(Revived(event.job, event.state))
-    job = load_job(world, event.state)
+    hold(world, load_job(world, event.state))
+
+
+def hold(world: World, job: Job) -> None:
+    """Keep an ended job in memory for a while, for its retry."""
     job.hold_until_ms = world.now_ms + world.limits.revived_hold_ms
     world.held[job] = None
     world.wake_at(job.hold_until_ms)

@@ -1,8 +1,8 @@
 """A grid in virtual time: many devices that come, go, crash and pause, driving one pure Machine. Random by seed only.
 
 Devices keep what a worker keeps: assigned attempts in order, as many running as they have slots, and finished ones
-until they are acknowledged. The simulation counts what the facts accept, and notes each attempt that was begun
-although another device was still running the task within its lease.
+until they are acknowledged. The simulation counts what the facts accept, and notes each task that was begun on a
+device while it was running on another one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Simulation:
         self.begun: dict[Task, dict[str, None]] = {}
         """Devices that are running each task now."""
         self.reruns: list[Task] = []
-        """Tasks that began although they were running on a device in good standing."""
+        """Tasks that began on a device while they were running on another one."""
         self.retired: dict[int, str] = {}
         self.facts: list[Fact] | None = None
         """All of them, when they are kept."""
@@ -255,7 +255,7 @@ class Simulation:
             device.running[attempt] = None
             task = device.held[attempt]
             others = self.begun.setdefault(task, {})
-            if any(self.devices[name].connected for name in others):
+            if others:
                 self.reruns.append(task)
             others[device.name] = None
             started.append(AttemptId(attempt))

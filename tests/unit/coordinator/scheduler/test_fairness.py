@@ -37,7 +37,7 @@ def test_shares_are_of_time_not_of_tasks() -> None:
     grid.attach("pc")
     short = grid.submit(stage(count=5000), who="ann")
     long = grid.submit(stage(count=5000), who="bob")
-    spent = {short: 0, long: 0}
+    spent: dict[int, int] = {short: 0, long: 0}
     for _ in range(600):
         held = next(iter(grid.held.values()))
         wall_ms = 3_000 if held.job == short else 9_000

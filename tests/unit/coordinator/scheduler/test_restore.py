@@ -54,7 +54,7 @@ def test_a_snapshot_makes_an_equal_machine() -> None:
 
 
 def test_a_machine_goes_on_from_a_snapshot_and_later_facts() -> None:
-    grid, job = eventful()
+    grid, _ = eventful()
     kept = len(grid.facts)
     again = Machine()
     again.load(grid.machine.snapshot())
@@ -105,8 +105,13 @@ def test_attempt_and_job_numbers_are_never_reused() -> None:
 
 @pytest.mark.parametrize(
     ("data", "title"),
-    [(b"", "damaged"), (b"\xff\xff", "damaged"), (msgspec.msgpack.encode([7]), "another version"), (b"\x91\x01", "damaged")],
-)  # fmt: skip
+    [
+        (b"", "damaged"),
+        (b"\xff\xff", "damaged"),
+        (msgspec.msgpack.encode([7]), "another version"),
+        (b"\x91\x01", "damaged"),
+    ],
+)
 def test_a_snapshot_that_cannot_be_read_is_refused(data: bytes, title: str) -> None:
     with pytest.raises(StorageError, match=title):
         Machine().load(data)
