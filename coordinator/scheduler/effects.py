@@ -92,7 +92,7 @@ class PublishDevice(Struct, frozen=True, tag=True):
 
 
 class Retire(Struct, frozen=True, tag=True):
-    """The job has ended and has left the scheduler's memory.
+    """The job has ended and has left the scheduler's memory; no other view of it is published in its last batch.
 
     `state` is enough for `JobRevived`; `states` holds one TaskState ordinal per task, stage after stage, for queries.
     """

@@ -330,12 +330,13 @@ def _begin(world: World, batch: Batch, device: Device, event: DeviceAttached) ->
     gone = [attempt for attempt in device.live.values() if attempt.id not in announced]
     batch.record(Sessioned(device.id, event.session, world.now_ms))
     begin_session(device, event.session)
-    started = [attempt for attempt in gone if attempt.state != ASSIGNED]
-    release(world, batch, device, [one for one in gone if one.state == ASSIGNED], RESTARTED)
-    release(world, batch, device, started, RESTARTED, crash=event.unclean)
+    # Short tasks are never reported started: what was booked may have been running when the agent crashed.
+    begun = [attempt for attempt in gone if attempt.booked or attempt.state != ASSIGNED]
+    release(world, batch, device, [one for one in gone if one not in begun], RESTARTED)
+    release(world, batch, device, begun, RESTARTED, crash=event.unclean)
     lost = [one for one in device.lapsed.values() if one.id not in announced]
-    crashed = [one.id for one in lost if one.started and event.unclean]
-    quiet = [one.id for one in lost if not (one.started and event.unclean)]
+    crashed = [one.id for one in lost if one.begun and event.unclean]
+    quiet = [one.id for one in lost if not (one.begun and event.unclean)]
     for ids, crash in ((crashed, True), (quiet, False)):
         if ids:
             batch.requeued(device, ids, RESTARTED, crash)

@@ -59,7 +59,8 @@ class TaskQueue:
         """The smallest index; -1 when empty."""
         while self._returned:
             index = self._returned[0]
-            if self._flags[index]:
+            # One that the cursor will come to, or that went out again, is noted here in vain.
+            if index < self._cursor and self._flags[index]:
                 return index
             heappop(self._returned)
         found = self._flags.find(1, self._cursor)

@@ -115,7 +115,7 @@ class JobStateV1(Struct, array_like=True):
 
 
 class DeviceStateV1(Struct, array_like=True):
-    """The durable part of a device. Lapsed: (attempt, job, stage, index, number, assigned_ms, started)."""
+    """The durable part of a device. Lapsed: (attempt, job, stage, index, number, assigned_ms, begun)."""
 
     device: DeviceId
     seq: int
@@ -474,9 +474,9 @@ def _load_attempt(
 
 def _load_lapsed(world: World, state: DeviceStateV1) -> None:
     device = world.devices[state.device]
-    for attempt, job, stage, index, number, assigned_ms, started in state.lapsed:
+    for attempt, job, stage, index, number, assigned_ms, begun in state.lapsed:
         device.lapsed[attempt] = Lapsed(
-            attempt, world.jobs[job].stages[stage], index, number, assigned_ms, started
+            attempt, world.jobs[job].stages[stage], index, number, assigned_ms, begun
         )
 
 

@@ -96,7 +96,7 @@ class Attempt:
 class Lapsed:
     """An attempt that was requeued because its device went silent: its result is welcome while its task is unfinished.
 
-    That holds over restarts of the coordinator; whether it had been started does not.
+    That holds over restarts of the coordinator; whether it may have been running does not.
     """
 
     id: AttemptId
@@ -104,7 +104,8 @@ class Lapsed:
     index: TaskIndex
     number: int
     assigned_ms: int
-    started: bool = False
+    begun: bool = False
+    """It may have been running."""
 
 
 @dataclass(slots=True, eq=False)

@@ -160,10 +160,11 @@ def end(
 def requeue(world: World, attempt: Attempt, reason: str, crash: bool, now_ms: int) -> None:
     """An attempt ended at once, uncounted; when it was wanted, its task is put back."""
     stage, index, device = attempt.stage, attempt.index, attempt.device
+    begun = attempt.booked or attempt.state != ASSIGNED
     end_attempt(world, attempt)
     if reason in WELCOME_LATER and not attempt.revoked:
         device.lapsed[attempt.id] = Lapsed(
-            attempt.id, stage, index, attempt.number, attempt.assigned_ms, attempt.state != ASSIGNED
+            attempt.id, stage, index, attempt.number, attempt.assigned_ms, begun
         )
     if attempt.revoked:
         return

@@ -215,15 +215,20 @@ def test_a_task_is_lost_after_it_crashed_five_distinct_devices_and_not_before() 
     assert "5 devices crashed" in grid.view(job).reason
 
 
-def test_only_what_had_started_counts_as_crashed() -> None:
+def test_what_only_waited_there_does_not_count_as_crashed() -> None:
     grid = Bench()
-    job = grid.submit(stage(retries=0))
+    job = grid.submit(stage(count=12, retries=0))
+    behind: dict[int, None] = {}
     for n in range(12):
         name = f"pc{n}"
         grid.attach(name)
-        del grid.held[grid.on(name)[0].attempt]
+        behind[grid.on(name)[1].index] = None
+        for one in grid.on(name):
+            del grid.held[one.attempt]
         grid.attach(name, session=SessionId("next"), unclean=True, state="paused")
-    assert grid.view(job).state == "active"
+    lost = [index for index, state in enumerate(grid.states(job)) if state == "lost"]
+    assert lost[:2] == [0, 1]
+    assert len(lost) == 2
 
 
 def test_a_crash_during_the_silence_counts_when_the_device_is_back() -> None:
