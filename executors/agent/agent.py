@@ -78,6 +78,7 @@ BURST_GATHER_S = 0.006
 BURST_MESSAGES = 3
 MEASURE_S = 30.0
 GUARD_S = 1.0
+MAX_PROCESSES = 2000
 MIN_STOPPED_BYTES = 64 << 20
 """A task whose work folder is smaller than this did not fill any disk."""
 HEARTBEAT_JITTER = 0.1
@@ -435,17 +436,27 @@ class Agent:
                 await asyncio.sleep(MEASURE_S)
 
     async def _guard_for_ever(self) -> None:
-        """Keep tasks from taking the disk that others need: this worker's spool, for one."""
+        """Keep tasks from taking the disk and the process ids that all others need, this worker among them."""
         while True:
             await asyncio.sleep(GUARD_S)
             self._runner.cut_outputs()
-            if not self.session.lanes or await asyncio.to_thread(self._read_disk) > 0:
+            if not self.session.lanes:
+                continue
+            crowd = await asyncio.to_thread(self._runner.crowd)
+            if crowd is not None and crowd[1] > MAX_PROCESSES:
+                self._stop_now(crowd[0], f"it has {crowd[1]} processes, over the limit of {MAX_PROCESSES}")
+            if await asyncio.to_thread(self._read_disk) > 0:
                 continue
             found = await asyncio.to_thread(self._runner.largest)
             if found is not None and found[1] > MIN_STOPPED_BYTES:
                 reason = f"the disk is full, and its work folder is the largest with {found[1]} bytes"
-                log.warning("attempt %d is stopped: %s", found[0], reason)
-                self._act(self.session.on_stopping(found[0], Blame.TASK, reason, self._now_ms()))
+                self._stop_now(found[0], reason)
+
+    def _stop_now(self, number: int, reason: str) -> None:
+        """End an attempt that harms the device; it has no grace."""
+        log.warning("attempt %d is stopped: %s", number, reason)
+        self._act(self.session.on_stopping(number, Blame.TASK, reason, self._now_ms()))
+        self._runner.kill(number)
 
     def running(self) -> int:
         """How many attempts run now."""

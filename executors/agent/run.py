@@ -27,6 +27,7 @@ from executors.context import TaskContext
 from executors.nursery.folder import size_of
 from executors.nursery.protocol import Done, LogPiece, Place, RunCall, RunCommand
 from executors.nursery.spawn import signal_name
+from executors.nursery.tree import descendants
 from sparegrid.messages import Blame, Delivered, Ended, Inline, Outcome, Template
 
 log = logging.getLogger(__name__)
@@ -403,6 +404,23 @@ class Runner:
             return None
         size, number = max(sizes)
         return number, size
+
+    def crowd(self) -> tuple[int, int] | None:
+        """The running attempt with the most processes, and how many. Walks /proc: call it in a thread."""
+        heads = [(run.attempt.id, run.slot) for run in list(self._runs.values()) if run.slot is not None]
+        counts = [
+            (len(descendants(slot.pid)), number) for number, slot in heads if slot.pid and slot.head == number
+        ]
+        if not counts:
+            return None
+        count, number = max(counts)
+        return number, count
+
+    def kill(self, number: int) -> None:
+        """Do not wait for the grace of an attempt that is being stopped."""
+        run = self._runs.get(number)
+        if run is not None and run.slot is not None:
+            run.slot.kill(number)
 
     # -- logs
 

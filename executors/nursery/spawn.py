@@ -20,7 +20,7 @@ from typing import NamedTuple
 from executors.nursery.folder import FolderError, WorkFolder
 from executors.nursery.log import FOLLOW_PIECE_BYTES, TaskLog
 from executors.nursery.protocol import Control, Done, FollowLog, Kill, LogPiece, RunCommand, Signal
-from executors.nursery.tree import Remains, bury_children, signal_tree
+from executors.nursery.tree import Remains, bury_children, kill_below, signal_tree
 from sparegrid.messages import Outcome, Usage
 
 _READ_BYTES = 1 << 16
@@ -204,7 +204,7 @@ class CommandRun:
                             os.kill(self._pid, number)
                 case Kill(attempt=attempt) if attempt == self._request.attempt:
                     self._killed = True
-                    signal_tree(os.getpid(), signal.SIGKILL)
+                    kill_below(os.getpid())
                 case FollowLog(attempt=attempt, on=on, offset=offset) if attempt == self._request.attempt:
                     self._followed_to = offset if on else -1
                     self._next_piece_s = 0.0

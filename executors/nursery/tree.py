@@ -73,16 +73,40 @@ def signal_tree(pid: int, number: int, *, include_top: bool = False) -> int:
 
 
 def suspend_tree(pid: int) -> int:
-    """Stop `pid` and everything below it. Walks until a walk finds nobody new, because a running one may fork."""
+    """Stop `pid` and everything below it. Returns how many."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGSTOP)
+    return 1 + len(_freeze_below(pid))
+
+
+def _freeze_below(pid: int, keep: frozenset[int] = frozenset()) -> set[int]:
+    """Stop everything below `pid`, but for the children in `keep` and what is below them.
+
+    Walks until a walk finds nobody new: a process that still runs may fork, one that is stopped cannot.
+    """
     stopped: set[int] = set()
-    while True:
-        new = [found for found in [pid, *descendants(pid)] if found not in stopped]
+    deadline = time.monotonic() + KILL_DEADLINE_S
+    while time.monotonic() < deadline:
+        top = [child for child in children(pid) if child not in keep]
+        new = [
+            found
+            for found in (*top, *(one for child in top for one in descendants(child)))
+            if found not in stopped
+        ]
         if not new:
-            return len(stopped)
+            break
         for target in new:
             stopped.add(target)
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(target, signal.SIGSTOP)
+    return stopped
+
+
+def kill_below(pid: int, keep: frozenset[int] = frozenset()) -> None:
+    """Kill everything below `pid`, but for `keep`: stopped first, so that nobody forks faster than it is killed."""
+    for target in _freeze_below(pid, keep):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(target, signal.SIGKILL)
 
 
 def resume_tree(pid: int) -> int:
@@ -147,15 +171,15 @@ def bury_children(keep: frozenset[int] = frozenset()) -> Remains:
     while True:
         if not keep and _reap_any(remains):
             return remains
-        targets = [child for child in children(os.getpid()) if child not in keep]
-        if keep and not targets:
-            return remains
-        for child in targets:
-            for target in (child, *descendants(child)):
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(target, signal.SIGKILL)
-            if keep:
+        if keep:
+            targets = [child for child in children(os.getpid()) if child not in keep]
+            if not targets:
+                return remains
+            kill_below(os.getpid(), keep)
+            for child in targets:
                 _reap_one(child, remains)
+        else:
+            kill_below(os.getpid())
         if time.monotonic() > deadline:
             remains.clean = False
             return remains

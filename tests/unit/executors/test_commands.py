@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from executors.agent.nurseries import RecalledError
@@ -220,6 +221,26 @@ async def test_nothing_outlives_the_first_process(tmp_path: Path, leave: str) ->
         assert (done.blame, it.bytes_of(done)) == ("", b"end\n")
         assert pids_in(pids)
         assert not any(is_running(pid) for pid in pids_in(pids))
+
+
+async def test_processes_that_fork_as_fast_as_they_can_do_not_get_away(tmp_path: Path) -> None:
+    (tmp_path / "runner.py").write_text(
+        "import os\nfor _ in range(3):\n    if os.fork() == 0: break\nwhile os.fork() == 0: os.setsid()\n"
+    )
+    request = RunCommand(
+        1, [sys.executable, "-S", str(tmp_path / "runner.py")], {"MARK": str(tmp_path)}, 1000
+    )
+    async with bed(tmp_path) as it:
+        done = await it.submit(request)
+    assert (done.blame, done.worn) == ("", False)
+    assert not [one.pid for one in psutil.process_iter() if _mark_of(one) == str(tmp_path)]
+
+
+def _mark_of(process: psutil.Process) -> str | None:
+    try:
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.environ().get("MARK")
+    except (psutil.Error, OSError):
+        return None
 
 
 async def test_a_left_process_that_keeps_the_output_open_does_not_hold_the_end_up(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A disk that is full or failing: whose fault it is, what is kept, and that the slot works on."""
+"""A disk that is full or failing, logs and processes without end: whose fault it is, and that the worker works on."""
 
 from __future__ import annotations
 
@@ -139,3 +139,15 @@ async def test_a_call_that_prints_without_end_is_cut_while_it_runs(
         outcome = await grid.outcome_of(number)
     assert outcome.log_cut
     assert grid.bytes_of(outcome.log).endswith(b"bytes kept]\n")
+
+
+async def test_a_task_with_too_many_processes_is_stopped_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executors.agent.agent.GUARD_S", 0.05)
+    monkeypatch.setattr("executors.agent.agent.MAX_PROCESSES", 20)
+    line = "trap '' TERM; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do sleep 1000 & done; wait"
+    async with fake_grid(tmp_path) as grid, working(grid, tmp_path):
+        ended = await grid.ended(await grid.sh(line))
+    assert (ended.blame, ended.outcome.signal) == ("task", "SIGKILL")
+    assert ended.reason.endswith("processes, over the limit of 20")
