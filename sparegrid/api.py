@@ -459,7 +459,7 @@ class TasksChanged(Struct, tag="tasks", tag_field="t", omit_defaults=True):
 
 
 class LogEvent(Struct, tag="log", tag_field="t", omit_defaults=True):
-    """A piece of the followed task's log; `last` when the attempt has ended."""
+    """A piece of the followed task's log; `last` when the task has ended. A retry starts again at offset 0."""
 
     task: str
     attempt: str

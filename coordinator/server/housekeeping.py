@@ -37,7 +37,9 @@ async def keep_house(server: Server) -> None:
 async def forget_expired(server: Server) -> int:
     """Forget ended jobs that were kept as long as they asked for; how many."""
     wall_ms = server.driver.clock.wall_ms()
-    expired = await asyncio.to_thread(server.store.expired_jobs, wall_ms)
+    expired = await asyncio.to_thread(
+        server.store.expired_jobs, wall_ms, default_keep_s=server.settings.keep_results
+    )
     for job in expired:
         await server.driver.submit(JobRemoved(job=job))
         log.info("job forgotten", extra={"job": job})

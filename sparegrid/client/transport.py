@@ -6,6 +6,7 @@ It knows methods, statuses and dropped connections; what a route means it does n
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import random
 import re
@@ -150,7 +151,12 @@ class Transport:
         while True:
             try:
                 async with self.request(
-                    method, path, data=body, params=query, headers=headers, trace_request_ctx=tries
+                    method,
+                    path,
+                    data=body and io.BytesIO(body),
+                    params=query,
+                    headers=headers,
+                    trace_request_ctx=tries,
                 ) as answer:
                     return await answer.read()
             except DROPPED as error:

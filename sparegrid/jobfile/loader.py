@@ -30,7 +30,12 @@ def load_job(path: Path) -> LoadedJob:
 
 
 def parse_job(text: str, path: Path) -> LoadedJob:
-    """The same of a text; `path` is the file that errors name, and files are looked for beside it."""
+    """The same of a text; `path` is the file that errors name, and files are looked for beside it.
+
+    A path that ends in `.json` holds the job as REST takes it: nothing is uploaded, blobs must be there already.
+    """
+    if path.suffix == ".json":
+        return _parse_json(text, path)
     try:
         toml = parse_toml(text)
     except TomlError as error:
@@ -51,6 +56,13 @@ def parse_job(text: str, path: Path) -> LoadedJob:
         keep_s=round(reader.seconds(form.keep, ("keep",))),
     )
     return LoadedJob(spec, files.uploads)
+
+
+def _parse_json(text: str, path: Path) -> LoadedJob:
+    try:
+        return LoadedJob(msgspec.json.decode(text, type=JobSpec))
+    except msgspec.DecodeError as error:
+        raise BadInputError(TITLE, f"{path}: {error}") from error
 
 
 def _read(path: Path) -> str:

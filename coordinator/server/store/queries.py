@@ -113,13 +113,15 @@ class Queries:
             rows = db.execute("SELECT states FROM task_states WHERE job = ? ORDER BY stage", (job,))
             return [row[0] for row in rows]
 
-    def expired_jobs(self, wall_ms: int, limit: int = 100) -> list[JobId]:
-        """Retired jobs whose `keep_s` is over, oldest first: remove them."""
+    def expired_jobs(self, wall_ms: int, limit: int = 100, *, default_keep_s: float = 0) -> list[JobId]:
+        """Retired jobs whose `keep_s` is over, oldest first: remove them. Jobs that do not say how long they are
+        kept have `default_keep_s`; 0 is for ever."""
         with self._readers.lend() as db:
             rows = db.execute(
-                "SELECT job FROM jobs WHERE view IS NOT NULL AND keep_s > 0 AND finished_ms + keep_s * 1000 <= ?"
+                "SELECT job FROM (SELECT job, finished_ms, iif(keep_s > 0, keep_s, ?) AS kept_s FROM jobs"
+                " WHERE view IS NOT NULL) WHERE kept_s > 0 AND finished_ms + kept_s * 1000 <= ?"
                 " ORDER BY job LIMIT ?",
-                (wall_ms, limit),
+                (default_keep_s, wall_ms, limit),
             )
             return [JobId(row[0]) for row in rows]
 

@@ -427,3 +427,13 @@ def test_what_cannot_be_read_as_a_file_is_named(folder: Path) -> None:
         stage('inputs = ["pipe"]', folder)
     with pytest.raises(BadInputError, match="cannot read /proc/self/mem: Input/output error"):
         stage('inputs = ["/proc/self/mem"]', folder)
+
+
+def test_a_json_file_is_the_job_as_rest_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text('{"name": "n", "stages": [{"params": {"argv": ["true"]}, "items": {"count": 3}}]}')
+    loaded = load_job(path)
+    assert (loaded.spec.name, loaded.spec.stages[0].items.count, loaded.uploads) == ("n", 3, {})
+    path.write_text('{"name": "n", "stages": [{"parms": {}}]}')
+    with pytest.raises(BadInputError, match=r"job\.json: .*unknown field `parms`.*\$\.stages\[0\]"):
+        load_job(path)

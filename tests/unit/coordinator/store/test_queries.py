@@ -192,6 +192,7 @@ def test_jobs_expire_when_they_have_been_kept_long_enough_and_not_before_they_en
     assert store.expired_jobs(15_000) == [2]
     assert store.expired_jobs(25_000) == [2, 3]
     assert store.expired_jobs(25_000, limit=1) == [2]
+    assert store.expired_jobs(14_999, default_keep_s=9.5) == [1], "a job that does not say so itself"
 
 
 def test_a_forgotten_job_leaves_nothing(store: Store) -> None:
