@@ -12,7 +12,17 @@ from heapq import heappop
 from typing import Any
 
 from coordinator.scheduler import events as e
-from coordinator.scheduler import explain, invariants, membership, outcomes, requests, restore, views
+from coordinator.scheduler import (
+    explain,
+    invariants,
+    membership,
+    outcomes,
+    requests,
+    restore,
+    sessions,
+    snapshots,
+    views,
+)
 from coordinator.scheduler.batch import Batch
 from coordinator.scheduler.effects import Effect, Retire, Send
 from coordinator.scheduler.events import SchedulerEvent
@@ -22,7 +32,7 @@ from coordinator.scheduler.limits import Limits
 from coordinator.scheduler.marks import Marks
 from coordinator.scheduler.needs import needed_range, source_task
 from coordinator.scheduler.placement import place
-from coordinator.scheduler.restore import full_spec, save_job
+from coordinator.scheduler.snapshots import full_spec, save_job
 from coordinator.scheduler.state import Job, Stage, World
 from coordinator.scheduler.tail import balance
 from sparegrid.api import (
@@ -140,18 +150,18 @@ class Machine:
         world.now_ms = max(world.now_ms, now_ms)
         for device in world.devices.values():
             if device.session:
-                membership.renew_lease(world, device)
+                sessions.renew_lease(world, device)
         for job in world.jobs.values():
             if job_over(job):
                 requests.hold(world, job)
 
     def snapshot(self) -> bytes:
         """Everything durable, for `load`."""
-        return restore.snapshot(self._world)
+        return snapshots.snapshot(self._world)
 
     def load(self, data: bytes) -> None:
         """Take over a snapshot. The machine must be new. Raises StorageError when it cannot be read."""
-        restore.load(self._world, data)
+        snapshots.load(self._world, data)
         self._world.marks.clear()
 
     # ---- jobs --------------------------------------------------------------------------------------------------
@@ -242,11 +252,11 @@ class Machine:
 
     def heartbeat_ms(self) -> int:
         """The interval to tell in Welcome."""
-        return membership.heartbeat_ms(self._world)
+        return sessions.heartbeat_ms(self._world)
 
     def lease_ms(self) -> int:
         """How long a silent device keeps its attempts."""
-        return membership.lease_ms(self._world)
+        return sessions.lease_ms(self._world)
 
     # ---- words and checks --------------------------------------------------------------------------------------
 

@@ -1,8 +1,7 @@
-"""Devices come, speak, fall silent and go: sessions, leases, pause verbs. What they held requeues, uncounted.
+"""Devices come, speak, fall silent and go; pause verbs, names and labels. What they held requeues, uncounted.
 
-A session is one run of a worker. The same session continues where it was; a new one tells that what ran before is
-gone, except what is announced as spooled. A lease counts from the last sign of life; after it, attempts requeue, and
-their late results stay welcome.
+A lease counts from the last sign of life; after it, attempts requeue, and their late results stay welcome. What a
+device that comes back still has is settled in `sessions`.
 """
 
 from __future__ import annotations
@@ -24,29 +23,30 @@ from coordinator.scheduler.events import (
     DevicePolicyChanged,
     DeviceRevoked,
 )
-from coordinator.scheduler.facts import Assigned, Changed, Joined, PauseAsked, Revoked, Sessioned
-from coordinator.scheduler.needs import drain
+from coordinator.scheduler.facts import Changed, Joined, PauseAsked, Revoked
 from coordinator.scheduler.requirements import leave_pools, rematch
+from coordinator.scheduler.sessions import (
+    begin,
+    go_on,
+    release,
+    release_all,
+    renew_lease,
+    settle_reported,
+    welcome_back,
+)
 from coordinator.scheduler.state import (
-    ASSIGNED,
-    DONE,
     LEFT,
     NEVER_SENT,
     NOBODY,
-    RESTARTED,
     REVOKED_DEVICE,
     SILENT,
     SPOOLED,
-    STOPPED_WANTED,
-    UNKNOWN_THERE,
-    Attempt,
     Device,
     World,
 )
-from coordinator.scheduler.transitions import adopt, drop_lapsed, requeue, set_attempt_state
 from sparegrid.errors import NotFoundError
-from sparegrid.ids import AttemptId, DeviceId, PrincipalId, SessionId
-from sparegrid.messages import Attached, Cancel, PauseVerb, SetPause
+from sparegrid.ids import DeviceId, PrincipalId
+from sparegrid.messages import Attached, PauseVerb, SetPause
 
 # ---- what facts do ---------------------------------------------------------------------------------------------
 
@@ -92,11 +92,6 @@ def ask_pause(world: World, device: Device, verb: str, until_wall_ms: int, by: P
     world.marks.hungry[device] = None
 
 
-def begin_session(device: Device, session: SessionId) -> None:
-    """Fence what came before."""
-    device.session = session
-
-
 def remove_device(world: World, device: Device) -> None:
     """It is no member any more; its attempts are requeued already."""
     if device.attached:
@@ -129,10 +124,10 @@ def on_device_attached(world: World, batch: Batch, event: DeviceAttached) -> Non
         batch.record(Joined(event.device, name, event.wall_ms))
         device = add_device(world, event.device, name, event.wall_ms)
     if event.session != device.session:
-        _begin(world, batch, device, event)
+        begin(world, batch, device, event)
     else:
-        _continue(world, batch, device, event)
-    batch.sends.append(Send(Attached(device.id, _settle_reported(world, batch, device, event))))
+        go_on(world, batch, device, event)
+    batch.sends.append(Send(Attached(device.id, settle_reported(world, batch, device, event))))
     if not device.attached:
         world.attached += 1
     device.attached, device.silent = True, False
@@ -241,31 +236,12 @@ def on_clock_jumped(world: World, batch: Batch, event: ClockJumped) -> None:
 # ---- leases ----------------------------------------------------------------------------------------------------
 
 
-def heartbeat_ms(world: World) -> int:
-    """Grows with the number of attached devices, so that at most `max_heartbeats_per_s` arrive."""
-    return max(world.base_heartbeat_ms, world.attached * 1000 // world.limits.max_heartbeats_per_s)
-
-
-def lease_ms(world: World) -> int:
-    """How long a silent device keeps its attempts."""
-    return max(world.limits.min_lease_ms, world.limits.lease_heartbeats * heartbeat_ms(world))
-
-
-def renew_lease(world: World, device: Device) -> None:
-    """A sign of life: the lease starts anew."""
-    device.last_seen_ms = world.now_ms
-    device.lease_until_ms = world.now_ms + lease_ms(world)
-    if not device.lease_listed:
-        device.lease_listed = True
-        heappush(world.leases, (device.lease_until_ms, device.seq, device))
-
-
 def heard(world: World, batch: Batch, device: Device) -> None:
     """Whatever a connected device says is a sign of life; after its silence it is welcome back."""
     if device.silent:
         device.silent, device.attached = False, True
         world.attached += 1
-        _welcome_back(world, batch, device)
+        welcome_back(world, batch, device)
         _look_again(world, device)
         renew_lease(world, device)
     elif device.attached and device.last_seen_ms != world.now_ms:
@@ -301,98 +277,6 @@ def _fall_silent(world: World, batch: Batch, device: Device) -> None:
         leave_pools(device)
     release_all(world, batch, device, SILENT)
     _look_again(world, device)
-
-
-# ---- what a device holds ---------------------------------------------------------------------------------------
-
-
-def release_all(world: World, batch: Batch, device: Device, reason: str) -> None:
-    """Requeue everything that the device has, uncounted."""
-    release(world, batch, device, list(device.live.values()), reason)
-
-
-def release(
-    world: World, batch: Batch, device: Device, attempts: list[Attempt], reason: str, crash: bool = False
-) -> None:
-    """Requeue these attempts of the device, uncounted."""
-    if not attempts:
-        return
-    batch.requeued(device, [attempt.id for attempt in attempts], reason, crash)
-    for attempt in attempts:
-        # A crash of one may have given up a task, and revoked its other attempts here.
-        requeue(world, attempt, reason, crash, world.now_ms)
-    drain(world)
-
-
-def _begin(world: World, batch: Batch, device: Device, event: DeviceAttached) -> None:
-    """A new session: what ran before is gone, except what it announces."""
-    announced = {*event.spooled, *event.running}
-    gone = [attempt for attempt in device.live.values() if attempt.id not in announced]
-    batch.record(Sessioned(device.id, event.session, world.now_ms))
-    begin_session(device, event.session)
-    # Short tasks are never reported started: what was booked may have been running when the agent crashed.
-    begun = [attempt for attempt in gone if attempt.booked or attempt.state != ASSIGNED]
-    release(world, batch, device, [one for one in gone if one not in begun], RESTARTED)
-    release(world, batch, device, begun, RESTARTED, crash=event.unclean)
-    lost = [one for one in device.lapsed.values() if one.id not in announced]
-    crashed = [one.id for one in lost if one.begun and event.unclean]
-    quiet = [one.id for one in lost if not (one.begun and event.unclean)]
-    for ids, crash in ((crashed, True), (quiet, False)):
-        if ids:
-            batch.requeued(device, ids, RESTARTED, crash)
-            for one in ids:
-                drop_lapsed(world, device, device.lapsed[one], crash, world.now_ms)
-    drain(world)
-
-
-def _continue(world: World, batch: Batch, device: Device, event: DeviceAttached) -> None:
-    """The same session: what never reached it requeues."""
-    announced = {*event.spooled, *event.running}
-    unknown = [attempt for attempt in device.live.values() if attempt.id not in announced]
-    release(world, batch, device, unknown, UNKNOWN_THERE)
-
-
-def _settle_reported(world: World, batch: Batch, device: Device, event: DeviceAttached) -> list[int]:
-    """Go on with what it runs and we want; tells what is not wanted any more."""
-    unwanted: list[int] = []
-    for one in event.running:
-        attempt = device.live.get(one)
-        if attempt is not None:
-            if attempt.revoked:
-                unwanted.append(one)
-            continue
-        if not _adopt(world, batch, device, one):
-            unwanted.append(one)
-    for one in event.spooled:
-        attempt = device.live.get(one)
-        if attempt is not None and attempt.state != SPOOLED:
-            set_attempt_state(world, attempt, SPOOLED, world.now_ms)
-            device.spool_until_ms = world.now_ms + lease_ms(world)
-    return unwanted
-
-
-def _welcome_back(world: World, batch: Batch, device: Device) -> None:
-    """It kept its connection through its silence: go on with what is unfinished, cancel the rest."""
-    unwanted = [one for one in list(device.lapsed) if not _adopt(world, batch, device, one)]
-    if unwanted:
-        batch.sends.append(Send(Cancel(device.id, list(unwanted), "finished elsewhere")))
-
-
-def _adopt(world: World, batch: Batch, device: Device, attempt: AttemptId) -> bool:
-    """Take an attempt back that was given up when its device was silent; False when its task has ended."""
-    lapsed = device.lapsed.get(attempt)
-    if lapsed is None or lapsed.stage.states[lapsed.index] >= DONE:
-        return False
-    stage = lapsed.stage
-    if any(one.device is device for one in stage.attempts_of(lapsed.index)):
-        # It fell silent twice over the same task: one of its tries is enough.
-        batch.requeued(device, [lapsed.id], STOPPED_WANTED)
-        drop_lapsed(world, device, lapsed, False, world.now_ms)
-        return False
-    entry = (lapsed.id, lapsed.index, 1, lapsed.number)
-    batch.record(Assigned(device.id, stage.job.id, stage.index, [entry], world.now_ms))
-    adopt(world, device, lapsed, world.now_ms)
-    return True
 
 
 # ---- blobs, names ----------------------------------------------------------------------------------------------

@@ -40,8 +40,8 @@ from coordinator.scheduler.jobs import (
     job_state,
 )
 from coordinator.scheduler.needs import drain
-from coordinator.scheduler.restore import load_job
 from coordinator.scheduler.retry import check_retry, retry
+from coordinator.scheduler.snapshots import load_job
 from coordinator.scheduler.state import Job, World
 from sparegrid.errors import BadInputError, ConflictError, NotFoundError
 from sparegrid.ids import JobId
