@@ -84,21 +84,33 @@ def _lock(descriptor: int) -> None:
 
 def hunt_leftovers(folder: Path) -> int:
     """Kill what a worker that died left running; the number of processes. They carry its mark in their environment."""
-    victims = [process for process in psutil.process_iter() if _is_marked(process, str(folder))]
-    for process in victims:
-        log.warning("process %d is left from a worker that died, and is killed", process.pid)
-        with suppress(psutil.Error):
-            process.kill()
+    killed = 0
     deadline = time.monotonic() + _HUNT_TIMEOUT_S
-    while any(_is_marked(process, str(folder)) for process in victims) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return len(victims)
+    while victims := [process for process in psutil.process_iter() if _is_marked(process, str(folder))]:
+        for process in victims:
+            log.warning("process %d is left from a worker that died, and is killed", process.pid)
+            with suppress(psutil.Error):
+                process.kill()
+        killed += len(victims)
+        while any(_lives(process) for process in victims):
+            if time.monotonic() > deadline:
+                log.error("%d processes of a worker that died cannot be killed", len(victims))
+                return killed
+            time.sleep(0.01)
+    return killed
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(
+            process.is_running() and process.status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+        )
+    except psutil.Error:
+        return False
 
 
 def _is_marked(process: psutil.Process, folder: str) -> bool:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return bool(process.environ().get(MARKER) == folder)
+        return bool(_lives(process) and process.environ().get(MARKER) == folder)
     except (psutil.Error, OSError):
         return False
