@@ -15,7 +15,7 @@ from executors.agent.nurseries import Nursery, SlotHandle, clean_environ
 from executors.nursery.protocol import Done, LogPiece, Place, RunCall, RunCommand
 from sparegrid.messages import Inline
 
-DEADLINE_S = 15.0
+DEADLINE_S = 40.0
 _attempts = count(1)
 
 
