@@ -128,7 +128,8 @@ def test_a_mistake_in_a_variable_names_the_variable(
 
 
 def test_variables_of_tasks_are_no_settings(paths: Paths) -> None:
-    load(paths, {"SPAREGRID_JOB": "1", "SPAREGRID_ITEM": "x", "SPAREGRID_WORKER_SLOTS": ""})
+    set_for_a_task = {"SPAREGRID_JOB": "1", "SPAREGRID_ITEM": "x", "SPAREGRID_WORKER_SLOTS": ""}
+    assert load(paths, set_for_a_task).worker == load(paths, {}).worker
 
 
 def test_a_secret_is_never_in_an_error(paths: Paths) -> None:

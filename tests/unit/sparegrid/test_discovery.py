@@ -51,7 +51,7 @@ def found(fake: FakeCoordinator) -> FoundGrid:
     return FoundGrid(fake.certificate.grid, "lab", fake.url, fake.certificate.fingerprint, "0")
 
 
-async def until_shown(expected: list[FoundGrid]) -> None:
+async def expect_shown(expected: list[FoundGrid]) -> None:
     """Browse until exactly these grids of the tests are shown."""
     async with asyncio.timeout(20), aclosing(browse(LOOPBACK)) as shown:
         async for grids in shown:
@@ -69,7 +69,7 @@ async def test_a_grid_that_lives_is_found_and_gone_when_it_is_withdrawn(fake: Fa
 
 async def test_a_late_browser_finds_a_grid_that_was_announced_before(fake: FakeCoordinator) -> None:
     async with announce(told_by(fake), ["lo"]):
-        await until_shown([found(fake)])
+        await expect_shown([found(fake)])
         assert await discover_grids(1.5, ["lo"]) == [found(fake)]
 
 
@@ -126,14 +126,14 @@ async def test_announcements_that_say_too_little_are_passed_over(fake: FakeCoord
     try:
         await network.async_register_service(info, cooperating_responders=True)
         async with announce(told_by(fake), LOOPBACK):
-            await until_shown([found(fake)])
+            await expect_shown([found(fake)])
     finally:
         await network.async_close()
 
 
 async def test_a_long_name_with_anything_in_it_is_announced(fake: FakeCoordinator) -> None:
     async with announce(told_by(fake, "ü.🦊 " * 60), LOOPBACK):
-        await until_shown([found(fake)])
+        await expect_shown([found(fake)])
 
 
 async def test_an_interface_that_is_not_there_is_refused_by_name() -> None:
@@ -186,7 +186,7 @@ async def test_a_network_that_takes_no_mdns_is_told_and_announcing_goes_on_tryin
         await announcement.__aenter__()
         await tried.wait()
     try:
-        await until_shown([found(fake)])
+        await expect_shown([found(fake)])
     finally:
         await announcement.__aexit__(None, None, None)
     assert "cannot announce the grid on 127.0.0.1" in caplog.text

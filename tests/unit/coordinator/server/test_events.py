@@ -162,7 +162,7 @@ async def test_the_last_view_of_a_job_does_not_wait(grid: RunningCoordinator) ->
         await watcher.subscribe(Subscribe())
         for number in range(1, 20):
             await client.submit(spec(20))
-            await watcher.until(JobChanged, is_done(str(number)))
+            assert await watcher.until(JobChanged, is_done(str(number)))
 
 
 def is_done(job: str) -> Callable[[JobChanged], bool]:
@@ -182,7 +182,7 @@ async def test_a_removed_device_is_gone(grid: RunningCoordinator) -> None:
     async with await grid.worker("pc"), watching(grid) as watcher:
         await watcher.subscribe(Subscribe())
         await (await grid.client()).remove_device("pc")
-        await watcher.until(DeviceChanged, lambda event: event.gone)
+        assert (await watcher.until(DeviceChanged, lambda event: event.gone)).device.name == "pc"
 
 
 async def test_a_window_shows_its_tasks_and_no_others(grid: RunningCoordinator) -> None:

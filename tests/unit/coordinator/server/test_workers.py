@@ -117,7 +117,7 @@ async def test_an_unknown_message_costs_its_neighbours_nothing(grid: RunningCoor
         odd = {"t": "from_the_future", "device": worker.device}
         await worker.socket.send_bytes(msgspec.msgpack.encode([odd, msgspec.to_builtins(worker.attach())]))
         worker.received.clear()
-        await worker.until(Attached)
+        assert (await worker.until(Attached)).device == worker.device
 
 
 async def test_a_frame_that_cannot_be_read_ends_the_connection(grid: RunningCoordinator) -> None:
@@ -162,7 +162,9 @@ async def test_results_are_acknowledged(grid: RunningCoordinator) -> None:
     async with await grid.worker() as worker:
         await (await grid.client()).submit(JobSpec("j", [stage()]))
         run = (await worker.until_runs(1))[0]
-        await worker.until(Ack, lambda message: run.attempt in message.attempts)
+        assert (
+            await worker.until(Ack, lambda message: run.attempt in message.attempts)
+        ).device == worker.device
 
 
 async def test_items_and_numbers_reach_the_task(grid: RunningCoordinator) -> None:
