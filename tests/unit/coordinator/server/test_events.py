@@ -162,7 +162,7 @@ async def test_the_last_view_of_a_job_does_not_wait(grid: RunningCoordinator) ->
         await watcher.subscribe(Subscribe())
         for number in range(1, 20):
             await client.submit(spec(20))
-            assert await watcher.until(JobChanged, is_done(str(number)))
+            assert (await watcher.until(JobChanged, is_done(str(number)))).job.done == 20
 
 
 def is_done(job: str) -> Callable[[JobChanged], bool]:
@@ -179,10 +179,10 @@ async def test_a_removed_job_is_gone(grid: RunningCoordinator) -> None:
 
 
 async def test_a_removed_device_is_gone(grid: RunningCoordinator) -> None:
-    async with await grid.worker("pc"), watching(grid) as watcher:
+    async with await grid.worker("pc") as pc, watching(grid) as watcher:
         await watcher.subscribe(Subscribe())
         await (await grid.client()).remove_device("pc")
-        assert (await watcher.until(DeviceChanged, lambda event: event.gone)).device.name == "pc"
+        assert (await watcher.until(DeviceChanged, lambda event: event.gone)).device.id == pc.device
 
 
 async def test_a_window_shows_its_tasks_and_no_others(grid: RunningCoordinator) -> None:
