@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.scheduler.jobs import settle_job
+from coordinator.scheduler.jobs import recount, settle_job
 from coordinator.scheduler.needs import Verdict, classify, grow, needed_range, set_state, verdict_of
 from coordinator.scheduler.state import CANCELLED, DONE, FAILED, LOST, WAITING, Job, Stage, World
 from coordinator.scheduler.story import tell_task
@@ -10,6 +10,7 @@ from coordinator.scheduler.transitions import forget_trouble
 from sparegrid.errors import ConflictError, NotFoundError
 from sparegrid.ids import StageIndex, TaskIndex
 
+_TO_WAITING = bytes(WAITING if DONE < one <= LOST else one for one in range(256))
 Chosen = list[tuple[StageIndex, TaskIndex]] | None
 
 
@@ -40,26 +41,12 @@ def check_retry(job: Job, tasks: Chosen) -> None:
 
 def retry(world: World, job: Job, tasks: Chosen) -> None:
     """Put them back. None: every failed, lost or cancelled one, and those that were barred from devices."""
-    picked: dict[Stage, list[int]] = {}
-    for stage in job.order:
-        picked[stage] = (
-            [index for index, state in enumerate(stage.states) if state > DONE]
-            if tasks is None
-            else [index for number, index in tasks if number == stage.index]
-        )
-        if tasks is None:
-            stage.excluded_on.clear()
     job.cancelled_by = None
-    revived: dict[Stage, dict[int, None]] = {}
-    for stage in job.order:
-        chosen = dict.fromkeys(picked[stage])
-        for index in _revivable(stage, revived):
-            chosen[index] = None
-        revived[stage] = chosen
-        for index in chosen:
-            forget_trouble(stage, index)
-            if stage.states[index] > DONE:
-                set_state(world, stage, index, WAITING)
+    if tasks is None:
+        for stage in job.order:
+            _restart_ended(world, stage)
+    else:
+        _restart_chosen(world, job, tasks)
     _mend(world, job)
     for stage in job.order:
         classify(world, stage)
@@ -67,6 +54,34 @@ def retry(world: World, job: Job, tasks: Chosen) -> None:
     if not job.open:
         settle_job(world, job)
     world.marks.jobs[job] = None
+
+
+def _restart_ended(world: World, stage: Stage) -> None:
+    """Every ended task that is not done starts afresh; all that it needs does, too."""
+    stage.excluded_on.clear()
+    ended = stage.total - stage.unfinished - stage.counts[DONE]
+    if not ended:
+        return
+    for sparse in (stage.tries, stage.failures, stage.checkpoints, stage.crashes):
+        for index in [one for one in sparse if stage.states[one] > DONE]:
+            del sparse[index]
+    stage.states = stage.states.translate(_TO_WAITING)
+    recount(stage)
+    stage.job.unfinished += ended
+    world.marks.task(stage, 0, stage.total)
+
+
+def _restart_chosen(world: World, job: Job, tasks: list[tuple[StageIndex, TaskIndex]]) -> None:
+    revived: dict[Stage, dict[int, None]] = {}
+    for stage in job.order:
+        chosen: dict[int, None] = dict.fromkeys(index for number, index in tasks if number == stage.index)
+        for index in _revivable(stage, revived):
+            chosen[index] = None
+        revived[stage] = chosen
+        for index in chosen:
+            forget_trouble(stage, index)
+            if stage.states[index] > DONE:
+                set_state(world, stage, index, WAITING)
 
 
 def excluded(stage: Stage, index: int) -> bool:

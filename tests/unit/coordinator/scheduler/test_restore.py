@@ -135,3 +135,5 @@ def test_ten_million_tasks_are_taken_in_and_restored_in_little_memory() -> None:
     assert again.job_view(job).queued == 10_000_000
     grid.cancel(job)
     assert grid.view(job).cancelled == 10_000_000
+    grid.retry(job)
+    assert grid.view(job).queued == 10_000_000
