@@ -80,6 +80,8 @@ class Ended(Struct, tag="ended", frozen=True):
     checkpoint: Payload | None = None
     crash: bool = False
     """The device's agent crashed or rebooted uncleanly under it: counts towards `lost`."""
+    final: bool = False
+    """The device was to blame, and no other one that suits is left: the task failed with it."""
 
 
 class Requeued(Struct, tag="requeued", frozen=True):

@@ -34,7 +34,7 @@ from coordinator.scheduler.state import (
 )
 from coordinator.scheduler.transitions import accept, drop_lapsed, end, requeue, set_attempt_state
 from sparegrid.globs import matching
-from sparegrid.ids import AttemptId, DeviceId
+from sparegrid.ids import AttemptId, DeviceId, TaskIndex
 from sparegrid.messages import Blame, BlobRef, Outcome
 
 _BLAMES = frozenset(str(blame) for blame in Blame)
@@ -97,29 +97,39 @@ def on_attempt_ended(world: World, batch: Batch, event: AttemptEnded) -> None:
         batch.requeued(device, [event.attempt], TAKEN_BACK)
         return
     blame = event.blame if event.blame in _BLAMES else Blame.GRID
+    final = blame == Blame.DEVICE and _is_last_resort(world, stage, index, device)
+    reason = f"{event.reason} (and no other device that suits is left)" if final else event.reason
     batch.record(
         Ended(
-            stage.job.id, stage.index, index, event.attempt, device.id, blame, event.reason, world.now_ms,
-            event.checkpoint,
+            stage.job.id, stage.index, index, event.attempt, device.id, blame, reason, world.now_ms,
+            event.checkpoint, False, final,
         )
     )  # fmt: skip
     batch.records.append(
         Keep(
-            stage.job.id,
-            stage.index,
-            index,
-            event.attempt,
-            device.id,
-            False,
-            blame,
-            event.reason,
-            event.outcome,
+            stage.job.id, stage.index, index, event.attempt, device.id, False, blame, reason, event.outcome
         )
-    )
-    end(world, attempt, blame, event.reason, event.checkpoint, False, world.now_ms)
+    )  # fmt: skip
+    end(world, attempt, blame, reason, event.checkpoint, False, world.now_ms, final)
     drain(world)
     if blame in {Blame.DEVICE, Blame.GRID}:
         _strike(world, device, stage, event.reason)
+
+
+def _is_last_resort(world: World, stage: Stage, index: TaskIndex, device: Device) -> bool:
+    """Whether the task could run nowhere else: waiting would be for ever, so it fails and says why.
+
+    A device that is away may still be the right one: what it offered last counts, and one that has not been heard
+    since the coordinator started may offer anything.
+    """
+    if len(stage.attempts_of(index)) > 1:
+        return False
+    for other in world.devices.values():
+        if other is device or index in stage.excluded_on.get(other.id, {}):
+            continue
+        if not other.capability.os or stage.cls.suits(other):
+            return False
+    return True
 
 
 def on_attempts_started(world: World, batch: Batch, event: AttemptsStarted) -> None:

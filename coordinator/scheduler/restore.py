@@ -83,7 +83,7 @@ def _apply_attempts(world: World, fact: Assigned | Accepted | Ended | Requeued) 
                 drain(world)
         case Ended():
             one = _attempt(world, fact.attempt)
-            end(world, one, fact.blame, fact.reason, fact.checkpoint, fact.crash, fact.now_ms)
+            end(world, one, fact.blame, fact.reason, fact.checkpoint, fact.crash, fact.now_ms, fact.final)
         case Requeued():
             device = _device(world, fact.device)
             for name in fact.attempts:

@@ -132,8 +132,9 @@ def end(
     checkpoint: Payload | None,
     crash: bool,
     now_ms: int,
+    final: bool = False,
 ) -> None:
-    """An attempt that was wanted ended without a result."""
+    """An attempt that was wanted ended without a result; `final` as in the fact `Ended`."""
     stage, index, device = attempt.stage, attempt.index, attempt.device
     if attempt.revoked:
         raise InvariantError(
@@ -152,6 +153,10 @@ def end(
             return
     elif blame == Blame.DEVICE:
         stage.excluded_on.setdefault(device.id, {})[index] = reason
+        if final:
+            device.failed += 1
+            give_up(world, stage, index, FAILED)
+            return
     if crash and note_crash(world, stage, index, device):
         return
     put_back(world, stage, index)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.scheduler.events import CapabilityReported
+from coordinator.scheduler.events import CapabilityReported, JobRevived
 from coordinator.scheduler.limits import Limits
 from coordinator.scheduler.placement import credit
 from sparegrid.api import Items, Need, Requires
@@ -177,11 +177,31 @@ def test_a_device_that_is_to_blame_is_excluded_for_the_task_only() -> None:
     grid.fail(held, blame="device", reason="disk full")
     assert grid.on("pc") == []
     assert [one.index for one in grid.on("pi")] == [held.index]
-    grid.fail(grid.on("pi")[0], blame="device", reason="no ffmpeg")
-    assert "excluded on pc after: disk full" in grid.explain(job)
     assert grid.view(job).state == "active"
+
+
+def test_a_task_that_no_device_is_left_for_fails_and_says_why() -> None:
+    grid = Bench()
+    grid.attach("pc", speed=9.0)
+    grid.attach("pi")
+    job = grid.submit(stage(count=1, retries=5))
+    grid.fail(grid.on("pc")[0], blame="device", reason="no ffmpeg")
+    grid.fail(grid.on("pi")[0], blame="device", reason="no ffmpeg")
+    assert grid.view(job).state == "failed"
+    grid.do(JobRevived(job, grid.retired[job].state))
     grid.retry(job)
-    assert len(grid.held) == 1
+    assert len(grid.held) == 1, "a retry lifts the exclusions"
+
+
+def test_a_task_waits_for_a_device_that_is_away_and_may_be_the_right_one() -> None:
+    grid = Bench()
+    grid.attach("pc", speed=9.0)
+    grid.attach("pi")
+    grid.detach("pi")
+    job = grid.submit(stage(count=1, retries=0))
+    grid.fail(grid.on("pc")[0], blame="device", reason="no ffmpeg")
+    assert grid.view(job).state == "active"
+    assert "excluded on pc after: no ffmpeg" in grid.explain(job)
 
 
 def test_a_device_that_fails_task_after_task_sits_out_for_a_while() -> None:
