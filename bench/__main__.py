@@ -24,6 +24,7 @@ from rich.table import Table
 
 from bench import floors
 from bench.grid import LocalGrid
+from bench.scheduling import cycles_per_s
 from sparegrid.api import Items, JobSpec, JobView, StageSpec, Subscribe
 from sparegrid.client import Client
 
@@ -185,6 +186,19 @@ async def main() -> None:
                 await measure_latency(client, folder),
             ]
             rows += await measure_blobs(client, folder)
+    pure = statistics.median([cycles_per_s() for _ in range(3)])
+    rows.append(
+        Row(
+            "scheduler alone",
+            pure,
+            "tasks/s",
+            rows[0].figure,
+            "no-op calls above",
+            pure / rows[0].figure,
+            "",
+            "CPU time",
+        )
+    )
     show(rows)
     out = Path("out") / "bench.json"
     out.parent.mkdir(exist_ok=True)
