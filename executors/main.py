@@ -15,10 +15,12 @@ from executors.agent.local_api import LocalApi
 from executors.agent.lock import MARKER, WorkerLock, hunt_leftovers
 from executors.agent.membership import device_key, device_name, find_membership
 from executors.agent.nurseries import clean_environ
+from executors.base import Executor
 from executors.probe import probe_capability, read_machine
 from executors.registry import load_executors
 from sparegrid.client.transport import Transport
 from sparegrid.errors import DeniedError, StorageError
+from sparegrid.messages import Capability
 from sparegrid.paths import Paths
 from sparegrid.settings import WorkerSettings
 from sparegrid.trust.access import Credentials
@@ -84,14 +86,7 @@ async def _serve(
     """Serve one grid until `stop` is set or the membership ends."""
     folder = paths.grid(member.grid)
     executors = load_executors()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        cache = await asyncio.to_thread(BlobCache, paths.grid_cache(member.grid) / "blobs", settings.cache)
-        capability = await asyncio.to_thread(
-            probe_capability, settings, executors, folder, paths.cache / "probe"
-        )
-    except OSError as error:
-        raise StorageError("Cannot use the worker's folder", f"{folder}: {error.strerror}") from error
+    cache, capability = await asyncio.to_thread(_prepare, settings, paths, member, executors)
     identity = Identity(key.id, device_name(settings), member.token, secrets.token_hex(8))
     async with Transport(member.urls, Pin(member.fingerprint), member.token) as transport:
         agent = Agent(
@@ -111,6 +106,19 @@ async def _serve(
                 await _until_stopped(agent, stop)
         finally:
             await agent.close()
+
+
+def _prepare(
+    settings: WorkerSettings, paths: Paths, member: Credentials, executors: Mapping[str, Executor]
+) -> tuple[BlobCache, Capability]:
+    """The grid's cache, and what this device offers. Blocks, for seconds the first time."""
+    folder = paths.grid(member.grid)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        cache = BlobCache(paths.grid_cache(member.grid) / "blobs", settings.cache)
+        return cache, probe_capability(settings, executors, folder, paths.cache / "probe")
+    except OSError as error:
+        raise StorageError("Cannot use the worker's folder", f"{folder}: {error.strerror}") from error
 
 
 async def _until_stopped(agent: Agent, stop: asyncio.Event) -> None:

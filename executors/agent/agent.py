@@ -1,7 +1,6 @@
 """The agent of one grid: carries out what `session` decides, and tells it what happens.
 
-This is the edge: it owns the clock, the outgoing queue and the order *spool, then send*. Everything runs on one loop;
-messages of one turn leave as one frame.
+This is the edge: it owns the clock and all that runs beside the session. Everything runs on one loop.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
 
-import msgspec
-
 from executors.agent.cache import BlobCache
+from executors.agent.guard import Guard
+from executors.agent.inputs import Inputs
 from executors.agent.instructions import (
     CloseLane,
     Do,
@@ -36,14 +35,14 @@ from executors.agent.instructions import (
     SuspendAll,
 )
 from executors.agent.link import Link
-from executors.agent.measure import differs, measure_latency
+from executors.agent.measure import Distance
+from executors.agent.outgoing import Outgoing
 from executors.agent.run import Runner
 from executors.agent.session import Session
 from executors.agent.slots import Ledger
 from executors.agent.spool import Spool, blobs_of_result
-from executors.agent.transfer import Transfers, refs_of
+from executors.agent.transfer import Transfers
 from executors.base import AttemptFailedError, Executor
-from executors.nursery.protocol import Place
 from sparegrid import __version__
 from sparegrid.client.transport import Transport
 from sparegrid.messages import (
@@ -57,7 +56,6 @@ from sparegrid.messages import (
     Detach,
     DeviceState,
     Ended,
-    FromWorker,
     Heartbeat,
     Held,
     Hello,
@@ -72,17 +70,7 @@ log = logging.getLogger(__name__)
 
 BUSY_TICK_S = 0.05
 IDLE_TICK_S = 0.5
-GATHER_S = 0.001
-BURST_GATHER_S = 0.006
-"""After a frame has left, the next one waits this long for more to go with it: longer while many come."""
-BURST_MESSAGES = 3
-MEASURE_S = 30.0
-GUARD_S = 1.0
-MAX_PROCESSES = 2000
-MIN_STOPPED_BYTES = 64 << 20
-"""A task whose work folder is smaller than this did not fill any disk."""
 HEARTBEAT_JITTER = 0.1
-MAX_FRAME_MESSAGES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +112,6 @@ class Agent:
         unclean: bool = False,
     ) -> None:
         self.identity = identity
-        self.capability = capability
         self.grid_name = ""
         self.link_state = "connecting"
         self.done = 0
@@ -139,19 +126,15 @@ class Agent:
             identity.device, executors, folder / "work", outbox, environ, self, capability.disk_free
         )
         self._transfers = Transfers(transport, cache, outbox)
+        self._inputs = Inputs(cache, self._transfers)
         self._link = Link(transport, self)
+        self._outgoing = Outgoing(self._link, self._spool)
+        self._guard = Guard(self._runner, lambda: bool(self.session.lanes), self._disk_free, self._stop_now)
+        self._distance = Distance(transport, self._transfers, capability, self._on_capability)
         self._heartbeat_ms = 10_000
         self._welcomed = asyncio.Event()
-        self._linked = asyncio.Event()
-        self._transport = transport
-        self._outgoing: list[FromWorker] = []
-        self._keeping: list[Delivered | Ended] = []
-        self._wake = asyncio.Event()
         self._busy = asyncio.Event()
-        self._files: dict[int, list[Place]] = {}
-        self._pinned: dict[int, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._suspending: asyncio.Task[None] | None = None
         self._drop_orphans(outbox)
 
     def _drop_orphans(self, outbox: Path) -> None:
@@ -172,11 +155,11 @@ class Agent:
         self._runner.warm_up()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._link.run())
-            group.create_task(self._flush_for_ever())
+            group.create_task(self._outgoing.run())
             group.create_task(self._tick_for_ever())
             group.create_task(self._beat_for_ever())
-            group.create_task(self._guard_for_ever())
-            group.create_task(self._measure_for_ever())
+            group.create_task(self._guard.run())
+            group.create_task(self._distance.run())
             for result in list(self._spool.results.values()):
                 self._deliver(result)
 
@@ -191,11 +174,7 @@ class Agent:
 
     async def say_goodbye(self) -> None:
         """Tell the coordinator that this session will not be back."""
-        self._write_spool()
-        await self._link.send(
-            [*self._outgoing, Detach(self.identity.device, for_good=True, reason="stopped")]
-        )
-        self._outgoing.clear()
+        await self._outgoing.finish(Detach(self.identity.device, for_good=True, reason="stopped"))
 
     # -- the link's Peer
 
@@ -209,7 +188,7 @@ class Agent:
         """Say what this device is and what it holds."""
         self._heartbeat_ms = max(100, welcome.heartbeat_ms)
         self._welcomed.set()
-        self._linked.set()
+        self._distance.on_linked()
         self.grid_name = welcome.grid_name
         self.link_state = "connected"
         log.info("connected to the grid %s (version %s)", welcome.grid_name, welcome.version)
@@ -241,7 +220,15 @@ class Agent:
             log.warning("not connected: %s", reason)
         self.link_state = f"offline: {reason}"
         self.session.on_unlinked()
-        self._outgoing.clear()
+        self._outgoing.drop()
+
+    @property
+    def capability(self) -> Capability:
+        """What the device offers."""
+        return self._distance.capability
+
+    def _on_capability(self, capability: Capability) -> None:
+        self._outgoing.say(CapabilityChanged(self.identity.device, capability, self.identity.name))
 
     # -- the runner's Listener
 
@@ -251,7 +238,7 @@ class Agent:
             self.done += 1
         else:
             self.failed += 1
-        self._end_attempt(message.attempt)
+        self._inputs.let_go(message.attempt)
         sendable = not blobs_of_result(message)
         self._act(self.session.on_finished(message, self._now_ms(), sendable=sendable))
         if not sendable:
@@ -263,18 +250,13 @@ class Agent:
 
     def on_log(self, attempt: int, offset: int, data: bytes, skipped: int, last: bool) -> None:
         """A piece of a followed log."""
-        self._send(LogChunk(self.identity.device, attempt, offset, data, skipped, last))
+        self._outgoing.say(LogChunk(self.identity.device, attempt, offset, data, skipped, last))
 
     # -- verbs of the owner, also from the local API
 
     def pause(self, verb: PauseVerb, by: str = "", until_ms: int = 0) -> None:
         """Pause, finish, give back or resume. `until_ms` is wall time, 0 until resumed."""
         self._act(self.session.on_pause(verb, by, until_ms, self._now_ms()))
-
-    def change_capability(self, capability: Capability) -> None:
-        """The device offers something else from now on."""
-        self.capability = capability
-        self._send(CapabilityChanged(self.identity.device, capability, self.identity.name))
 
     # -- doing
 
@@ -283,11 +265,10 @@ class Agent:
             match do:
                 case Say(message=message):
                     if isinstance(message, Ended) and message.unstarted:
-                        self._end_attempt(message.attempt)
-                    self._send(message)
+                        self._inputs.let_go(message.attempt)
+                    self._outgoing.say(message)
                 case Keep(message=message):
-                    self._keeping.append(message)
-                    self._wake.set()
+                    self._outgoing.keep(message)
                 case Forget(attempts=attempts):
                     self._spool.forget(attempts)
                 case Fetch(attempt=number):
@@ -298,31 +279,29 @@ class Agent:
     def _act_on_runs(self, do: RunDo) -> None:
         match do:
             case Start(attempt=number, lane=lane):
-                self._runner.start(self.session.attempts[number], lane, self._files.get(number, []))
+                self._runner.start(self.session.attempts[number], lane, self._inputs.of(number))
             case OpenLane(lane=lane, job=job, stage=stage):
-                self._runner.open_lane(lane, job, stage)
+                self._runner.processes.open_lane(lane, job, stage)
                 self._busy.set()
             case CloseLane(lane=lane):
-                self._runner.close_lane(lane)
+                self._runner.processes.close_lane(lane)
             case Recall(lane=lane):
                 self.on_recalled(lane, self._runner.recall(lane))
             case Stop(attempt=number, blame=blame, reason=reason):
                 self._runner.stop(number, blame, reason)
             case SuspendAll(on=on):
-                self._spawn(self._runner.suspend(on=on))
+                self._spawn(self._runner.processes.suspend(on=on))
             case FollowAttempt(attempt=number, on=on, offset=offset):
                 self._runner.follow(number, on=on, offset=offset)
             case ReleaseJob(job=job):
-                self._runner.release(job)
+                self._runner.processes.release(job)
             case _:
                 assert_never(do)
 
     async def _fetch(self, number: int) -> None:
         attempt = self.session.attempts[number]
-        self._pinned[number] = [ref.hash for ref in refs_of(attempt.stage, attempt.run)]
-        self._cache.pin(self._pinned[number])
         try:
-            self._files[number] = await self._transfers.fetch(attempt.stage, attempt.run)
+            await self._inputs.fetch(attempt)
         except AttemptFailedError as error:
             ended = Ended(
                 self.identity.device,
@@ -337,14 +316,7 @@ class Agent:
             return
         self._act(self.session.on_fetched(number, self._now_ms()))
         if number not in self.session.attempts or self.session.attempts[number].message is not None:
-            self._end_attempt(number)
-
-    def _end_attempt(self, number: int) -> None:
-        """Let go of an attempt's files."""
-        self._files.pop(number, None)
-        pinned = self._pinned.pop(number, None)
-        if pinned is not None:
-            self._cache.unpin(pinned)
+            self._inputs.let_go(number)
 
     def _deliver(self, result: Delivered | Ended) -> None:
         self._spawn(self._upload(result))
@@ -365,28 +337,6 @@ class Agent:
 
     # -- loops
 
-    def _send(self, message: FromWorker) -> None:
-        """Queue a message for the next frame. Without a connection it is dropped: the session says it again."""
-        if self._link.is_open:
-            self._outgoing.append(message)
-            self._wake.set()
-
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            if self._write_spool():
-                await asyncio.to_thread(self._spool.sync)
-            batch, self._outgoing = self._outgoing, []
-            for first in range(0, len(batch), MAX_FRAME_MESSAGES):
-                await self._link.send(batch[first : first + MAX_FRAME_MESSAGES])
-            await asyncio.sleep(BURST_GATHER_S if len(batch) >= BURST_MESSAGES else GATHER_S)
-
-    def _write_spool(self) -> bool:
-        """Write what is to be kept; True when it deserves a sync."""
-        keeping, self._keeping = self._keeping, []
-        return bool(keeping) and self._spool.keep(keeping)
-
     async def _tick_for_ever(self) -> None:
         while True:
             if self.session.lanes:
@@ -401,7 +351,7 @@ class Agent:
                 self._act(self.session.on_resume(now_ms))
             added, removed = self._cache.changes()
             if added or removed:
-                self._send(Held(self.identity.device, added, removed))
+                self._outgoing.say(Held(self.identity.device, added, removed))
 
     async def _beat_for_ever(self) -> None:
         while True:
@@ -413,44 +363,11 @@ class Agent:
             except TimeoutError:
                 reading = await asyncio.to_thread(self._read)
                 reading.blob_cache = self._cache.total
-                self._send(Heartbeat(self.identity.device, reading, self.running()))
+                self._outgoing.say(Heartbeat(self.identity.device, reading, self.running()))
 
-    def _read_disk(self) -> int:
+    def _disk_free(self) -> int:
         """Bytes that tasks may still fill; 0 when only the reserve is left."""
         return self._read().disk_free
-
-    async def _measure_for_ever(self) -> None:
-        """Tell the coordinator how far away it is, once connected and when that changes much."""
-        while True:
-            await self._linked.wait()
-            self._linked.clear()
-            latency_us = await measure_latency(self._transport)
-            while not self._linked.is_set():
-                new = msgspec.structs.replace(
-                    self.capability, latency_us=latency_us, bandwidth=self._transfers.bandwidth
-                )
-                if differs(self.capability.latency_us, latency_us) or differs(
-                    self.capability.bandwidth, new.bandwidth
-                ):
-                    self.change_capability(new)
-                await asyncio.sleep(MEASURE_S)
-
-    async def _guard_for_ever(self) -> None:
-        """Keep tasks from taking the disk and the process ids that all others need, this worker among them."""
-        while True:
-            await asyncio.sleep(GUARD_S)
-            self._runner.cut_outputs()
-            if not self.session.lanes:
-                continue
-            crowd = await asyncio.to_thread(self._runner.crowd)
-            if crowd is not None and crowd[1] > MAX_PROCESSES:
-                self._stop_now(crowd[0], f"it has {crowd[1]} processes, over the limit of {MAX_PROCESSES}")
-            if await asyncio.to_thread(self._read_disk) > 0:
-                continue
-            found = await asyncio.to_thread(self._runner.largest)
-            if found is not None and found[1] > MIN_STOPPED_BYTES:
-                reason = f"the disk is full, and its work folder is the largest with {found[1]} bytes"
-                self._stop_now(found[0], reason)
 
     def _stop_now(self, number: int, reason: str) -> None:
         """End an attempt that harms the device; it has no grace."""

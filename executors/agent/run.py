@@ -1,4 +1,4 @@
-"""Makes attempts: gives each lane a slot of its job's nursery, runs executors there, turns every end into a message.
+"""Makes attempts: runs executors in the slots of lanes, and turns every end into a message.
 
 It acts where `session` decides. It knows nurseries and executors, nothing of the coordinator: what became of an
 attempt goes to its `Listener`.
@@ -11,21 +11,23 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from executors.agent.nurseries import Nursery, RecalledError, SlotDiedError, SlotHandle
+from executors.agent.attempts import Attempt
+from executors.agent.followed import FollowedLogs, LogListener, read_at
+from executors.agent.job_processes import JobProcesses
 from executors.agent.nursery_pool import NurseryPool
-from executors.agent.session import Attempt
+from executors.agent.slot_handle import RecalledError, SlotDiedError, SlotHandle
 from executors.base import AttemptFailedError, Executor
 from executors.context import TaskContext
 from executors.nursery.folder import size_of
-from executors.nursery.protocol import Done, LogPiece, Place, RunCall, RunCommand
+from executors.nursery.protocol import Done, Place, RunCall, RunCommand
 from executors.nursery.spawn import signal_name
 from executors.nursery.tree import descendants
 from sparegrid.messages import Blame, Delivered, Ended, Inline, Outcome, Template
@@ -35,15 +37,12 @@ log = logging.getLogger(__name__)
 KILL_TIMEOUT_S = 5.0
 """After SIGKILL to a tree: what has not ended then has its slot killed."""
 TERM_AFTER_CHECKPOINT_S = 1.0
-IDLE_SLOTS_PER_JOB = 8
 MAX_OUTPUT_BYTES = (16 << 20) + 1
 """One byte more than a call's log keeps, so that a log that was cut here is told as cut."""
-_FOLLOW_EVERY_S = 0.25
-_FOLLOW_BYTES = 32 << 10
 _LAST_WORDS_BYTES = 8000
 
 
-class Listener(Protocol):
+class Listener(LogListener, Protocol):
     """Who is told what became of attempts."""
 
     def on_finished(self, message: Delivered | Ended) -> None:
@@ -51,18 +50,6 @@ class Listener(Protocol):
 
     def on_recalled(self, lane: int, attempts: list[int]) -> None:
         """These did not begin; the lane's slot does not know them any more."""
-
-    def on_log(self, attempt: int, offset: int, data: bytes, skipped: int, last: bool) -> None:
-        """A piece of a followed log."""
-
-
-@dataclass(slots=True)
-class LaneRun:
-    """A lane's slot; which one changes when it dies."""
-
-    job: int
-    stage: int
-    slot: SlotHandle | None = None
 
 
 @dataclass(slots=True)
@@ -78,16 +65,6 @@ class AttemptRun:
     is_call: bool = False
     stop: tuple[Blame, str] | None = None
     stopping: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True)
-class JobRun:
-    """A job's nursery and its idle slots."""
-
-    nursery: Nursery
-    submitter: str
-    idle: list[SlotHandle] = field(default_factory=list)
-    released: bool = False
 
 
 class Runner:
@@ -117,16 +94,13 @@ class Runner:
         self._disk_bytes = disk_bytes
         self._executors = executors
         self._folder = folder
-        self._outbox = outbox
         self._listener = listener
-        self._lanes: dict[int, LaneRun] = {}
-        self._jobs: dict[int, JobRun] = {}
         self._runs: dict[int, AttemptRun] = {}
         self._params: dict[int, tuple[Template, Any]] = {}
-        self._follows: dict[int, int] = {}
-        self._followers: dict[int, asyncio.Task[None]] = {}
-        self._background: set[asyncio.Task[None]] = set()
-        self._nurseries = NurseryPool(folder, outbox, environ, self._on_piece)
+        self._logs = FollowedLogs(outbox, listener)
+        self._nurseries = NurseryPool(folder, outbox, environ, self._logs.on_piece)
+        self.processes = JobProcesses(self._nurseries, self._forget_params)
+        """Lanes are opened and closed, jobs released and everything is suspended here."""
         shutil.rmtree(folder, ignore_errors=True)
         for path in (folder, outbox):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -134,81 +108,6 @@ class Runner:
     def warm_up(self) -> None:
         """Have a nursery ready for the first job. Raises OSError when none can be started."""
         self._nurseries.warm_up()
-
-    # -- lanes
-
-    def open_lane(self, lane: int, job: int, stage: int) -> None:
-        """A lane for a stage of a job; its slot comes with its first attempt."""
-        self._lanes[lane] = LaneRun(job, stage)
-
-    def close_lane(self, lane: int) -> None:
-        """The lane is empty: its slot idles, or ends when it cannot be used for others."""
-        run = self._lanes.pop(lane)
-        slot, run.slot = run.slot, None
-        if slot is not None:
-            self._put_back(run.job, slot)
-
-    def _put_back(self, number: int, slot: SlotHandle) -> None:
-        job = self._jobs.get(number)
-        if job is None or not slot.alive:
-            return
-        if slot.worn:
-            pass  # It ends by itself.
-        elif job.released or len(job.idle) >= IDLE_SLOTS_PER_JOB:
-            slot.close()
-        else:
-            job.idle.append(slot)
-        if job.released:
-            self._end_job_if_idle(number)
-
-    def _slot_of(self, lane: LaneRun, submitter: str, *, is_call: bool) -> SlotHandle:
-        """The lane's slot, or a new one when it has none that can be used. Raises OSError when none starts."""
-        slot = lane.slot
-        tag = lane.stage if is_call else None
-        if slot is not None and slot.alive and not slot.worn and slot.tag in (tag, None):
-            slot.tag = tag if is_call else slot.tag
-            return slot
-        job = self._job(lane.job, submitter)
-        # Modules that one stage imported are not for another: its files may have the same names.
-        fitting = [
-            one for one in job.idle if one.alive and (one.tag == tag or (one.tag is None and not is_call))
-        ]
-        if fitting:
-            slot = fitting[-1]
-            job.idle.remove(slot)
-        else:
-            slot = job.nursery.fork_slot()
-        slot.tag = tag
-        lane.slot = slot
-        return slot
-
-    def _job(self, number: int, submitter: str) -> JobRun:
-        job = self._jobs.get(number)
-        if job is not None and job.nursery.alive:
-            job.released = False
-            return job
-        if job is not None:
-            self._spawn(self._nurseries.end(job.nursery))
-        nursery = self._nurseries.take(submitter)
-        self._jobs[number] = JobRun(nursery, submitter, [one for one in nursery.slots.values() if one.alive])
-        return self._jobs[number]
-
-    def release(self, number: int) -> None:
-        """The job is over: its nursery ends when its last lane does."""
-        job = self._jobs.get(number)
-        if job is not None:
-            job.released = True
-            self._end_job_if_idle(number)
-
-    def _end_job_if_idle(self, number: int) -> None:
-        if any(lane.job == number for lane in self._lanes.values()):
-            return
-        job = self._jobs.pop(number)
-        self._params = {key: kept for key, kept in self._params.items() if kept[0].job != number}
-        for slot in job.idle:
-            if slot.tag is not None:
-                slot.close()
-        self._spawn(self._nurseries.put_back(job.nursery, job.submitter))
 
     # -- attempts
 
@@ -229,7 +128,7 @@ class Runner:
         del self._runs[number]
         if run.stopping is not None:
             run.stopping.cancel()
-        self._end_following(number, message.outcome)
+        self._logs.end(number, message.outcome)
         self._listener.on_finished(message)
 
     async def _message_of(self, run: AttemptRun) -> Delivered | Ended:
@@ -280,10 +179,10 @@ class Runner:
 
         async def in_slot(request: RunCommand | RunCall) -> Done:
             run.is_call = isinstance(request, RunCall)
-            run.slot = self._slot_of(self._lanes[run.lane], stage.submitter, is_call=run.is_call)
+            run.slot = self.processes.slot_of(run.lane, stage.submitter, is_call=run.is_call)
             future = run.slot.submit(request)
-            if attempt.id in self._follows:
-                self._begin_following(run)
+            if attempt.id in self._logs:
+                self._logs.begin(attempt.id, run.slot, is_call=run.is_call)
             return await future
 
         run.begun = True
@@ -311,6 +210,9 @@ class Runner:
             kept = self._params[id(stage)] = (stage, params)
         return kept[1]
 
+    def _forget_params(self, job: int) -> None:
+        self._params = {key: kept for key, kept in self._params.items() if kept[0].job != job}
+
     def _slot_died(self, run: AttemptRun, died: SlotDiedError) -> AttemptFailedError:
         """In words, why the slot's process ended; its last words are the log."""
         if not run.is_call or run.slot is None:
@@ -324,16 +226,15 @@ class Runner:
             reason = f"the function's process was ended by {outcome.signal}"
         else:
             reason = f"the function ended its process with exit code {died.exit_code}"
-        words = self._read_output(run.slot, 0, _LAST_WORDS_BYTES)
+        words = read_at(run.slot.output_path, 0, _LAST_WORDS_BYTES)
         if words:
             outcome.log, outcome.log_bytes = Inline(words), len(words)
         return AttemptFailedError(Blame.TASK, reason, outcome)
 
     def recall(self, lane: int) -> list[int]:
         """Take back what the lane's slot has not begun."""
-        run = self._lanes.get(lane)
         waiting = [one for one in self._runs.values() if one.lane == lane and not one.begun]
-        taken = run.slot.recall() if run is not None and run.slot is not None else []
+        taken = self.processes.recall(lane)
         for number in taken:
             self._runs.pop(number, None)
         for one in waiting:
@@ -375,18 +276,7 @@ class Runner:
             slot.kill(number)
             await asyncio.sleep(KILL_TIMEOUT_S)
         # A call runs in the slot's own process, and a slot that does not answer is of no use.
-        job = self._jobs.get(stage.job)
-        if job is not None and slot.alive:
-            job.nursery.kill_slot(slot)
-
-    async def suspend(self, *, on: bool) -> None:
-        """Stop every lane's tree where it is, or let it go on."""
-        waiting = []
-        for lane in self._lanes.values():
-            job = self._jobs.get(lane.job)
-            if lane.slot is not None and lane.slot.alive and job is not None:
-                waiting.append(job.nursery.suspend(lane.slot, on=on))
-        await asyncio.gather(*waiting)
+        self.processes.kill(stage.job, slot)
 
     def cut_outputs(self) -> None:
         """Cut what calls that run print beyond what is kept: they write into a file that nobody else limits."""
@@ -422,99 +312,30 @@ class Runner:
         if run is not None and run.slot is not None:
             run.slot.kill(number)
 
-    # -- logs
-
     def follow(self, number: int, *, on: bool, offset: int) -> None:
         """Tell pieces of an attempt's log from `offset` on, or stop that."""
-        if not on:
-            self._follows.pop(number, None)
-            self._stop_polling(number)
-        else:
-            self._follows[number] = offset
         run = self._runs.get(number)
-        if run is not None and run.slot is not None:
-            if on:
-                self._begin_following(run)
-            elif not run.is_call:
-                run.slot.follow(number, on=False, offset=0)
-
-    def _begin_following(self, run: AttemptRun) -> None:
-        number = run.attempt.id
-        if run.is_call:
-            self._stop_polling(number)
-            self._followers[number] = asyncio.create_task(self._poll_output(run))
-        elif run.slot is not None:
-            run.slot.follow(number, on=True, offset=self._follows[number])
-
-    async def _poll_output(self, run: AttemptRun) -> None:
-        """A call's output lies in a file: look into it while it is followed."""
-        number = run.attempt.id
-        while run.slot is not None:
-            if run.slot.head == number:
-                offset = self._follows[number]
-                data = self._read_output(run.slot, offset, _FOLLOW_BYTES)
-                if data:
-                    self._follows[number] = offset + len(data)
-                    self._listener.on_log(number, offset, data, 0, last=False)
-            await asyncio.sleep(_FOLLOW_EVERY_S)
-
-    def _stop_polling(self, number: int) -> None:
-        task = self._followers.pop(number, None)
-        if task is not None:
-            task.cancel()
-
-    def _on_piece(self, piece: LogPiece) -> None:
-        if piece.attempt in self._follows:
-            self._follows[piece.attempt] = piece.offset + len(piece.data)
-            self._listener.on_log(piece.attempt, piece.offset, piece.data, piece.skipped, last=False)
-
-    def _end_following(self, number: int, outcome: Outcome) -> None:
-        """The rest of a followed log, as far as it is small; the whole log is in the outcome."""
-        offset = self._follows.pop(number, None)
-        self._stop_polling(number)
-        if offset is None:
-            return
-        if isinstance(outcome.log, Inline):
-            size, data = len(outcome.log.data), outcome.log.data[offset:]
-        elif outcome.log is not None:
-            size = outcome.log.size
-            start = max(offset, size - _FOLLOW_BYTES)
-            data = _read_at(self._outbox / outcome.log.hash, start, _FOLLOW_BYTES)
+        slot = run.slot if run is not None else None
+        is_call = run is not None and run.is_call
+        if on:
+            self._logs.add(number, offset)
+            if slot is not None:
+                self._logs.begin(number, slot, is_call=is_call)
         else:
-            size, data = offset, b""
-        start = max(offset, size - len(data))
-        self._listener.on_log(number, start, data, start - offset, last=True)
-
-    def _read_output(self, slot: SlotHandle, offset: int, limit: int) -> bytes:
-        return _read_at(slot.output_path, offset, limit)
+            self._logs.drop(number)
+            if slot is not None and not is_call:
+                slot.follow(number, on=False, offset=0)
 
     # -- end
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(coroutine)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
     async def close(self) -> None:
         """Kill everything and wait until it is gone. No Listener is told any more."""
         tasks = [run.task for run in self._runs.values() if run.task is not None]
         tasks += [run.stopping for run in self._runs.values() if run.stopping is not None]
-        tasks += self._followers.values()
         self._runs.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(job.nursery.close() for job in self._jobs.values()), *self._background)
-        await self._nurseries.close()
-        self._jobs.clear()
-        self._lanes.clear()
+        await self._logs.close()
+        await self.processes.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-
-
-def _read_at(path: Path, offset: int, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(limit)
-    except OSError:
-        return b""

@@ -1,33 +1,29 @@
 """What the worker does with its attempts, as a pure machine: events in, instructions out.
 
-It owns the life of every attempt (fetching, ready, running, spooled), the queue, the lanes and the device's pause. It
-knows no socket, process, file or clock: times are passed in. A *lane* is a grant of resources with a slot in which
-attempts of one stage run one after the other; tiny tasks are queued several to a lane, so that the slot never waits.
+It owns the life of every attempt (fetching, ready, running, spooled) and the device's pause; which attempt runs when
+and where is its `Lanes`' matter. It knows no socket, process, file or clock: times are passed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import assert_never
 
+from executors.agent.attempts import Attempt, Phase, unstarted_end
 from executors.agent.instructions import (
-    CloseLane,
     Do,
     Fetch,
     FollowAttempt,
     Forget,
     Keep,
-    OpenLane,
     Recall,
     ReleaseJob,
     Say,
-    Start,
     Stop,
     SuspendAll,
 )
-from executors.agent.slots import Grant, Ledger
+from executors.agent.lanes import Lane, Lanes
+from executors.agent.slots import Ledger
 from sparegrid.messages import (
     Ack,
     Assign,
@@ -42,7 +38,6 @@ from sparegrid.messages import (
     PolicyChanged,
     Refused,
     Release,
-    Run,
     SetPause,
     Started,
     Suspended,
@@ -52,56 +47,10 @@ from sparegrid.messages import (
     Welcome,
 )
 
-LANE_AHEAD_MS = 16.0
-"""Tasks whose mean is shorter are queued to a lane up to this much work."""
-MAX_DEPTH = 64
-PATIENCE_MS = 10_000
-"""So long may smaller attempts overtake the first one that does not fit; then what gets free is kept for it."""
 STUCK_MS = 100
 """A lane whose head runs longer than this gives back what waits behind it."""
 TELL_FROM_MS = 25
 """The coordinator is told of starts from this running time on: the result of a shorter task says it all."""
-_MEAN_WEIGHT = 0.2
-
-
-class Phase(Enum):
-    """Where an attempt is. Not on the wire."""
-
-    FETCHING = 0
-    READY = 1
-    RUNNING = 2
-    SPOOLED = 3
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One attempt that this worker holds."""
-
-    id: int
-    stage: Template
-    run: Run
-    phase: Phase
-    since_ms: int
-    lane: int = 0
-    started: bool = False
-    told: bool = False
-    """The coordinator knows that it runs."""
-    stop: tuple[Blame, str] | None = None
-    taken_back: bool = False
-    suspended_ms: int = 0
-    message: Delivered | Ended | None = None
-    sendable: bool = False
-
-
-@dataclass(slots=True)
-class Lane:
-    """A grant with a slot, and the attempts in it, the running one first."""
-
-    id: int
-    key: tuple[int, int]
-    grant: Grant
-    attempts: list[int] = field(default_factory=list)
-    head_since_ms: int = 0
 
 
 class Session:
@@ -125,18 +74,14 @@ class Session:
         self.device = device
         self.ledger = ledger
         self.attempts: dict[int, Attempt] = {}
-        self.lanes: dict[int, Lane] = {}
+        self._lanes = Lanes(ledger, self.attempts, is_warm)
+        self.lanes = self._lanes.open
         self.state = DeviceState.READY
         self.reason = ""
         self.until_ms = 0
         self.suspended = False
         self.linked = False
-        self._is_warm = is_warm
         self._templates: dict[tuple[int, int], Template] = {}
-        self._queues: dict[tuple[int, int], dict[int, None]] = {}
-        self._mean_ms: dict[tuple[int, int], float] = {}
-        self._lane_numbers = 0
-        self._blocked_since_ms: int | None = None
         self._suspended_since_ms = 0
         self._old: dict[int, Delivered | Ended] = dict(spooled or {})
         self._old_sendable: set[int] = set()
@@ -221,16 +166,7 @@ class Session:
                 continue  # The same Assign again, after a reconnect.
             if stage is None:
                 reason = "the stage was not introduced on this connection"
-                ended = Ended(
-                    self.device,
-                    message.job,
-                    message.stage,
-                    run.index,
-                    run.attempt,
-                    Blame.GRID,
-                    reason,
-                    unstarted=True,
-                )
+                ended = unstarted_end(self.device, message.job, message.stage, run, Blame.GRID, reason)
                 does.append(Say(ended))
                 continue
             attempt = Attempt(run.attempt, stage, run, Phase.READY, now_ms)
@@ -241,7 +177,7 @@ class Session:
                 attempt.phase = Phase.FETCHING
                 does.append(Fetch(attempt.id))
             else:
-                self._queue(attempt)
+                self._lanes.queue(attempt)
         return does + self.place(now_ms)
 
     def _on_take_back(self, numbers: Iterable[int], now_ms: int) -> list[Do]:
@@ -263,7 +199,7 @@ class Session:
 
     def _on_release(self, job: int) -> list[Do]:
         for key in [key for key in self._templates if key[0] == job]:
-            self._mean_ms.pop(key, None)
+            self._lanes.mean_ms.pop(key, None)
         return [ReleaseJob(job)]
 
     # ---- the owner's and administrators' verbs ---------------------------------------------------------------
@@ -325,7 +261,7 @@ class Session:
         if attempt is None or attempt.phase is not Phase.FETCHING:
             return []
         attempt.phase = Phase.READY
-        self._queue(attempt)
+        self._lanes.queue(attempt)
         return self.place(now_ms)
 
     def on_recalled(self, lane: int, numbers: Iterable[int], now_ms: int) -> list[Do]:
@@ -335,7 +271,7 @@ class Session:
             attempt = self.attempts.get(number)
             if attempt is None or attempt.lane != lane:
                 continue
-            self._leave_lane(attempt, now_ms)
+            self._lanes.leave(attempt, now_ms)
             attempt.phase = Phase.READY
             attempt.started = False
             if attempt.taken_back:
@@ -345,10 +281,10 @@ class Session:
             elif self.state is not DeviceState.READY:
                 does += self._end_unstarted(attempt, Blame.OWNER, self.reason)
             else:
-                self._queue(attempt, front=True)
+                self._lanes.queue(attempt, front=True)
         for number in self.lanes[lane].attempts if lane in self.lanes else ():
             self.attempts[number].taken_back = False
-        return does + self._close_if_empty(lane) + self.place(now_ms)
+        return does + self._lanes.close_if_empty(lane) + self.place(now_ms)
 
     def on_finished(self, message: Delivered | Ended, now_ms: int, *, sendable: bool) -> list[Do]:
         """An attempt has ended, and its slot is done with it. Not `sendable`: its files are uploaded first."""
@@ -356,23 +292,19 @@ class Session:
         if attempt is None or attempt.phase is Phase.SPOOLED:
             return []
         lane = attempt.lane
-        key = (attempt.stage.job, attempt.stage.stage)
         usage = message.outcome.usage
         usage.wall_ms = max(0, usage.wall_ms - attempt.suspended_ms)
         if attempt.phase is Phase.RUNNING and isinstance(message, Delivered):
-            # Whole milliseconds are too coarse for a call of 50 µs: tasks below 1 ms count as a quarter.
-            wall_ms = usage.wall_ms or 0.25
-            old = self._mean_ms.get(key, wall_ms)
-            self._mean_ms[key] = old + _MEAN_WEIGHT * (wall_ms - old)
+            self._lanes.note_time((attempt.stage.job, attempt.stage.stage), usage.wall_ms)
         if lane:
-            self._leave_lane(attempt, now_ms)
-        self._unqueue(attempt)
+            self._lanes.leave(attempt, now_ms)
+        self._lanes.unqueue(attempt)
         attempt.phase, attempt.message, attempt.sendable = Phase.SPOOLED, message, sendable
         does: list[Do] = [Keep(message)]
         if sendable:
             does.append(Say(message))
         does += self.place(now_ms)
-        closed = self._close_if_empty(lane)
+        closed = self._lanes.close_if_empty(lane)
         return [*does, *closed, *self.place(now_ms)] if closed else does
 
     def on_uploaded(self, number: int) -> list[Do]:
@@ -405,15 +337,13 @@ class Session:
 
     def _end_unstarted(self, attempt: Attempt, blame: Blame, reason: str) -> list[Do]:
         """End an attempt that never ran. It is said until acknowledged, but not spooled: a restart forgets it."""
-        self._unqueue(attempt)
+        self._lanes.unqueue(attempt)
         stage = attempt.stage
-        message = Ended(
-            self.device, stage.job, stage.stage, attempt.run.index, attempt.id, blame, reason, unstarted=True
-        )
+        message = unstarted_end(self.device, stage.job, stage.stage, attempt.run, blame, reason)
         attempt.phase, attempt.message, attempt.sendable = Phase.SPOOLED, message, True
         return [Say(message)]
 
-    # ---- queue and lanes -------------------------------------------------------------------------------------
+    # ---- time ------------------------------------------------------------------------------------------------
 
     def on_tick(self, now_ms: int) -> list[Do]:
         """Time went on: recall what waits behind a head that turned out long; tell what runs."""
@@ -423,8 +353,7 @@ class Session:
         for lane in list(self.lanes.values()):
             does += self._check_limit(lane, now_ms)
             if len(lane.attempts) > 1 and now_ms - lane.head_since_ms > STUCK_MS:
-                key_mean = self._mean_ms.get(lane.key, 0.0)
-                self._mean_ms[lane.key] = max(key_mean, LANE_AHEAD_MS)
+                self._lanes.note_long(lane.key)
                 does.append(Recall(lane.id))
         started = [
             lane.attempts[0]
@@ -449,102 +378,8 @@ class Session:
         return self._stop([lane.attempts[0]], Blame.TASK, f"timed out after {limit_ms / 1000:g} s", now_ms)
 
     def place(self, now_ms: int) -> list[Do]:
-        """Start what may start: stages in the order of their arrival, a new lane rather than a deeper one."""
-        does: list[Do] = []
-        if self.state is not DeviceState.READY:
-            return does
-        blocked = False
-        for key in list(self._queues):
-            queue = self._queues[key]
-            while queue and self._open_lane(key, now_ms, does):
-                pass
-            if queue:
-                self._deepen(key, now_ms, does)
-            if not queue:
-                del self._queues[key]
-                continue
-            if not any(lane.key == key for lane in self.lanes.values()):
-                # The first stage that cannot run at all: others overtake it, but not for ever.
-                if self._blocked_since_ms is None:
-                    self._blocked_since_ms = now_ms
-                blocked = True
-                if now_ms - self._blocked_since_ms > PATIENCE_MS:
-                    break
-        if not blocked:
-            self._blocked_since_ms = None
-        return does
-
-    def _open_lane(self, key: tuple[int, int], now_ms: int, does: list[Do]) -> bool:
-        """Start the first of a queue in a new lane; False when resources are short."""
-        queue = self._queues[key]
-        first = next(iter(queue))
-        # A lane of this stage that has just run dry goes on before a new one is opened.
-        lane = next((one for one in self.lanes.values() if one.key == key and not one.attempts), None)
-        if lane is None:
-            grant = self.ledger.take(self.attempts[first].stage.needed)
-            if grant is None:
-                return False
-            self._lane_numbers += 1
-            lane = self.lanes[self._lane_numbers] = Lane(self._lane_numbers, key, grant)
-            does.append(OpenLane(lane.id, key[0], key[1], grant))
-        self._enter(lane, first, now_ms, does)
-        return True
-
-    def _deepen(self, key: tuple[int, int], now_ms: int, does: list[Do]) -> None:
-        """Queue more to the lanes of a stage, evenly, when its tasks are short."""
-        lanes = [lane for lane in self.lanes.values() if lane.key == key]
-        mean_ms = self._mean_ms.get(key)
-        queue = self._queues[key]
-        if not lanes or mean_ms is None or not self._is_warm(self.attempts[next(iter(queue))].stage.kind):
-            return
-        depth = max(1, min(MAX_DEPTH, int(LANE_AHEAD_MS / max(mean_ms, 0.25))))
-        room = [(len(lane.attempts), lane.id) for lane in lanes if len(lane.attempts) < depth]
-        while queue and room:
-            count, number = min(room)
-            room.remove((count, number))
-            self._enter(self.lanes[number], next(iter(queue)), now_ms, does)
-            if count + 1 < depth:
-                room.append((count + 1, number))
-
-    def _enter(self, lane: Lane, number: int, now_ms: int, does: list[Do]) -> None:
-        del self._queues[lane.key][number]
-        attempt = self.attempts[number]
-        attempt.phase, attempt.lane = Phase.RUNNING, lane.id
-        if not lane.attempts:
-            lane.head_since_ms = now_ms
-        lane.attempts.append(number)
-        does.append(Start(number, lane.id))
-
-    def _leave_lane(self, attempt: Attempt, now_ms: int) -> None:
-        lane = self.lanes[attempt.lane]
-        lane.attempts.remove(attempt.id)
-        lane.head_since_ms = now_ms
-        attempt.lane = 0
-        attempt.told = False
-
-    def _close_if_empty(self, number: int) -> list[Do]:
-        lane = self.lanes.get(number)
-        if lane is None or lane.attempts:
-            return []
-        del self.lanes[number]
-        self.ledger.give_back(lane.grant)
-        return [CloseLane(number)]
-
-    def _queue(self, attempt: Attempt, *, front: bool = False) -> None:
-        key = (attempt.stage.job, attempt.stage.stage)
-        queue = self._queues.setdefault(key, {})
-        if front:
-            self._queues[key] = {attempt.id: None, **queue}
-        else:
-            queue[attempt.id] = None
-
-    def _unqueue(self, attempt: Attempt) -> None:
-        key = (attempt.stage.job, attempt.stage.stage)
-        queue = self._queues.get(key)
-        if queue is not None:
-            queue.pop(attempt.id, None)
-            if not queue:
-                del self._queues[key]
+        """Start what may start."""
+        return self._lanes.place(now_ms) if self.state is DeviceState.READY else []
 
 
 def _without_repeats(does: list[Do]) -> list[Do]:

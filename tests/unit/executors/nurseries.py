@@ -11,7 +11,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from executors.agent.nurseries import Nursery, SlotHandle, clean_environ
+from executors.agent.nurseries import Nursery, clean_environ
+from executors.agent.slot_handle import SlotHandle
 from executors.nursery.protocol import Done, LogPiece, Place, RunCall, RunCommand
 from sparegrid.messages import Inline
 
@@ -82,7 +83,7 @@ def module(source: str) -> list[Place]:
     return [Place("m.py", data=source.encode())]
 
 
-async def eventually(true: Callable[[], object], what: str) -> None:
+async def expect_soon(true: Callable[[], object], what: str) -> None:
     """Wait until `true()`; fails with `what`."""
     deadline = time.monotonic() + DEADLINE_S
     while not true():

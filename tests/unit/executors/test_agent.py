@@ -33,7 +33,7 @@ from sparegrid.messages import (
     TakeBack,
 )
 from tests.unit.executors.grids import DEVICE, FakeGrid, fake_grid, working
-from tests.unit.executors.nurseries import eventually, is_running, pids_in, state_of
+from tests.unit.executors.nurseries import expect_soon, is_running, pids_in, state_of
 
 
 def upload(grid: FakeGrid, data: bytes) -> BlobRef:
@@ -50,7 +50,7 @@ async def test_a_command_runs_and_is_acknowledged(tmp_path: Path) -> None:
             await grid.sh("echo $SPAREGRID_JOB $SPAREGRID_STAGE $SPAREGRID_INDEX")
         )
         assert outcome.log == Inline(b"1 main 0\n")
-        await eventually(lambda: not agent.session.attempts, "the ack is heard")
+        await expect_soon(lambda: not agent.session.attempts, "the ack is heard")
     assert isinstance(grid.heard[-1], Detach)
     assert grid.heard[-1].for_good
 
@@ -144,7 +144,7 @@ async def test_inputs_are_fetched_once_and_outputs_uploaded_before_they_are_told
         held = await grid.until(Held)
         assert held.added
         assert not any((tmp_path / "worker" / "outbox").iterdir()), "what was uploaded is in the cache"
-        await eventually(lambda: not agent._cache._pins, "no pin is left")
+        await expect_soon(lambda: not agent._cache._pins, "no pin is left")
 
 
 async def test_transfers_that_are_cut_go_on_where_they_stopped(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_cancel_ends_the_whole_tree_and_then_says_so(tmp_path: Path) -> No
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, slots=1):
         number = await grid.sh(f"{line} echo $$ >> {pids}; while :; do sleep 0.01; done", grace_ms=50)
         waiting = await grid.sh("true")
-        await eventually(lambda: len(pids_in(pids)) == 2, "both run")
+        await expect_soon(lambda: len(pids_in(pids)) == 2, "both run")
         await grid.send(Cancel(DEVICE, [number, waiting], "cancelled by ann"))
         ended = await grid.ended(number)
         assert not any(is_running(pid) for pid in pids_in(pids))
@@ -219,7 +219,7 @@ async def test_what_has_not_begun_is_taken_back(tmp_path: Path) -> None:
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, slots=1):
         line = f"touch {go}.began; while [ ! -e {go} ]; do sleep 0.01; done"
         first, *rest = await grid.run({"shell": line}, *range(4))
-        await eventually((tmp_path / "go.began").exists, "the first runs")
+        await expect_soon((tmp_path / "go.began").exists, "the first runs")
         await grid.send(TakeBack(DEVICE, [first, *rest]))
         assert {(await grid.ended(number)).reason for number in rest} == {"taken back"}
         go.touch()
@@ -231,10 +231,10 @@ async def test_pause_stops_the_tree_where_it_is_and_resume_lets_it_end(tmp_path:
     line = f"echo $$ >> {pids}; while [ ! -e {go} ]; do :; done; echo end"
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, slots=1):
         number = await grid.sh(line)
-        await eventually(lambda: pids_in(pids), "it runs")
+        await expect_soon(lambda: pids_in(pids), "it runs")
         await grid.send(SetPause(DEVICE, "pause", by="ann"))
         (pid,) = pids_in(pids)
-        await eventually(lambda: state_of(pid) == "T", "it is stopped")
+        await expect_soon(lambda: state_of(pid) == "T", "it is stopped")
         assert (await grid.until(PolicyChanged)).reason == "paused by ann"
         assert (await grid.until(Suspended)).attempts == [number]
         go.touch()
@@ -268,11 +268,11 @@ async def test_a_followed_log_comes_while_it_grows_and_ends(tmp_path: Path, kind
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, slots=1):
         (number,) = await grid.run(params, kind=kind, inputs=[FileEntry("m.py", Inline(source.encode()))])
         await grid.send(Follow(DEVICE, number))
-        await eventually(lambda: grid.chunks_of(number), "a piece comes")
+        await expect_soon(lambda: grid.chunks_of(number), "a piece comes")
         assert grid.chunks_of(number)[0].data == b"one\n"
         go.touch()
         await grid.outcome_of(number)
-        await eventually(lambda: grid.chunks_of(number)[-1].last, "the end is told")
+        await expect_soon(lambda: grid.chunks_of(number)[-1].last, "the end is told")
     assert b"".join(one.data for one in grid.chunks_of(number)) == b"one\ntwo\n"
 
 
@@ -283,7 +283,7 @@ async def test_a_cut_loses_nothing_and_reruns_nothing(tmp_path: Path) -> None:
     trace, go = tmp_path / "trace", tmp_path / "go"
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, slots=1):
         number = await grid.sh(f"echo ran >> {trace}; while [ ! -e {go} ]; do sleep 0.01; done; echo end")
-        await eventually(trace.exists, "it runs")
+        await expect_soon(trace.exists, "it runs")
         grid.heard.clear()
         grid.cut()
         attach = await grid.until(Attach)
@@ -308,7 +308,7 @@ async def test_a_result_that_nobody_acknowledged_is_sent_again_by_the_next_worke
             attach = await grid.until(Attach)
             assert (attach.session, attach.running, attach.spooled) == ("s2", [], [number])
             assert await grid.outcome_of(number) == first
-            await eventually(lambda: not agent._spool.results, "the ack is heard")
+            await expect_soon(lambda: not agent._spool.results, "the ack is heard")
         assert unfinished not in agent.session.attempts
         grid.heard.clear()
         async with working(grid, tmp_path, session="s3"):
@@ -359,7 +359,7 @@ async def test_a_released_job_leaves_no_process_of_its_calls(tmp_path: Path) -> 
         pid = int(grid.bytes_of((await grid.outcome_of(number)).value))
         assert is_running(pid), "it stays warm"
         await grid.send(Release(DEVICE, 1), Ack(DEVICE, []))
-        await eventually(lambda: not is_running(pid), "it has ended")
+        await expect_soon(lambda: not is_running(pid), "it has ended")
 
 
 async def test_the_workers_end_is_the_end_of_its_tasks(tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ async def test_the_workers_end_is_the_end_of_its_tasks(tmp_path: Path) -> None:
     async with fake_grid(tmp_path) as grid:
         async with working(grid, tmp_path):
             await grid.sh(f"echo $$ >> {pids}; setsid sh -c 'echo $$ >> {pids}; sleep 1000' & sleep 1000")
-            await eventually(lambda: len(pids_in(pids)) == 2, "both run")
+            await expect_soon(lambda: len(pids_in(pids)) == 2, "both run")
         assert not any(is_running(pid) for pid in pids_in(pids))
     assert not (tmp_path / "worker" / "work").exists()
 
@@ -375,7 +375,7 @@ async def test_the_workers_end_is_the_end_of_its_tasks(tmp_path: Path) -> None:
 async def test_latency_and_bandwidth_are_measured_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("executors.agent.agent.MEASURE_S", 0.05)
+    monkeypatch.setattr("executors.agent.measure.MEASURE_S", 0.05)
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path):
         assert (await grid.until(CapabilityChanged)).capability.latency_us > 0
         await grid.outcome_of(await grid.sh("true", inputs=[FileEntry("a", upload(grid, bytes(5 << 20)))]))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from executors.agent.nurseries import SlotDiedError
+from executors.agent.slot_handle import SlotDiedError
 from executors.nursery.protocol import Done
 from sparegrid.messages import BlobRef, Inline
-from tests.unit.executors.nurseries import bed, call, eventually, is_running, module, pids_in
+from tests.unit.executors.nurseries import bed, call, expect_soon, is_running, module, pids_in
 
 
 def value_of(done: Done) -> object:
@@ -149,7 +149,7 @@ async def test_a_stuck_call_is_killed_with_its_children(tmp_path: Path) -> None:
     )
     async with bed(tmp_path) as it:
         future = it.slot.submit(call("m:f", str(pids), files=files))
-        await eventually(lambda: len(pids_in(pids)) == 2, "it runs")
+        await expect_soon(lambda: len(pids_in(pids)) == 2, "it runs")
         it.nursery.kill_slot(it.slot)
         with pytest.raises(SlotDiedError):
             await future
@@ -173,7 +173,7 @@ async def test_a_slot_with_left_threads_is_not_used_again(tmp_path: Path) -> Non
         assert (await it.call("m:f", files=module(source))).worn
         assert value_of(await it.call("operator:add", 1, 1)) == 2
         assert it.slot is not pid_before
-        await eventually(lambda: not pid_before.alive, "the worn slot ends")
+        await expect_soon(lambda: not pid_before.alive, "the worn slot ends")
 
 
 async def test_each_call_sees_its_own_variables_and_a_fresh_folder(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from executors.agent.nurseries import RecalledError
+from executors.agent.slot_handle import RecalledError
 from executors.nursery.protocol import Place, RunCommand
 from sparegrid.messages import BlobRef, FileEntry, Inline
-from tests.unit.executors.nurseries import bed, eventually, is_running, pids_in, shell, state_of
+from tests.unit.executors.nurseries import bed, expect_soon, is_running, pids_in, shell, state_of
 
 
 async def test_a_command_gives_its_output_exit_code_and_usage(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ async def test_kill_takes_the_whole_tree_however_it_resists(tmp_path: Path) -> N
     async with bed(tmp_path) as it:
         request = shell(line)
         future = it.slot.submit(request)
-        await eventually(lambda: len(pids_in(pids)) == 4, "four processes run")
+        await expect_soon(lambda: len(pids_in(pids)) == 4, "four processes run")
         it.slot.signal(request.attempt, signal.SIGTERM, tree=True)
         it.slot.kill(request.attempt)
         done = await future
@@ -272,7 +272,7 @@ async def test_a_signal_asks_for_a_checkpoint_that_comes_with_the_end(tmp_path: 
     async with bed(tmp_path) as it:
         request = shell(line, checkpoint_glob="ck*")
         future = it.slot.submit(request)
-        await eventually(started.exists, "it runs")
+        await expect_soon(started.exists, "it runs")
         it.slot.signal(request.attempt, signal.SIGUSR1, tree=False)
         checkpoint = (await future).checkpoint
         assert checkpoint is not None
@@ -304,9 +304,9 @@ async def test_suspend_stops_the_whole_tree_and_resume_lets_it_end(tmp_path: Pat
     )
     async with bed(tmp_path) as it:
         future = it.slot.submit(shell(line))
-        await eventually(lambda: len(pids_in(pids)) == 4, "four processes run")
+        await expect_soon(lambda: len(pids_in(pids)) == 4, "four processes run")
         assert await it.nursery.suspend(it.slot, on=True) >= 5
-        await eventually(lambda: {state_of(pid) for pid in pids_in(pids)} == {"T"}, "all are stopped")
+        await expect_soon(lambda: {state_of(pid) for pid in pids_in(pids)} == {"T"}, "all are stopped")
         go.touch()
         assert await it.nursery.suspend(it.slot, on=False) >= 5
         assert (await future).outcome.log == Inline(b"end\n")
@@ -318,7 +318,7 @@ async def test_what_the_slot_has_not_begun_is_taken_back_exactly(tmp_path: Path)
         first = it.slot.submit(shell(f"touch {began}; while [ ! -e {go} ]; do sleep 0.01; done"))
         waiting = [shell("echo never") for _ in range(5)]
         futures = [it.slot.submit(request) for request in waiting]
-        await eventually(began.exists, "the first runs")
+        await expect_soon(began.exists, "the first runs")
         assert it.slot.recall() == [request.attempt for request in waiting]
         for future in futures:
             with pytest.raises(RecalledError):
@@ -334,7 +334,7 @@ async def test_a_log_is_followed_from_where_it_was_asked(tmp_path: Path) -> None
         request = shell(f"echo one; echo two; while [ ! -e {go} ]; do sleep 0.01; done; echo three")
         it.slot.follow(request.attempt, on=True, offset=4)
         future = it.slot.submit(request)
-        await eventually(lambda: it.pieces, "a piece comes")
+        await expect_soon(lambda: it.pieces, "a piece comes")
         go.touch()
         await future
     first = it.pieces[0]
@@ -346,9 +346,9 @@ async def test_a_flood_is_followed_by_its_newest_pieces(tmp_path: Path) -> None:
     async with bed(tmp_path) as it:
         request = shell(f"head -c 200000 /dev/zero | tr '\\0' x; while [ ! -e {go} ]; do sleep 0.01; done")
         future = it.slot.submit(request)
-        await eventually(lambda: it.slot.pid and any(it.nursery.folder.iterdir()), "it runs")
+        await expect_soon(lambda: it.slot.pid and any(it.nursery.folder.iterdir()), "it runs")
         it.slot.follow(request.attempt, on=True, offset=0)
-        await eventually(
+        await expect_soon(
             lambda: sum(len(one.data) + one.skipped for one in it.pieces) == 200_000, "all is told of"
         )
         go.touch()
@@ -360,9 +360,9 @@ async def test_the_nurserys_end_is_the_end_of_all_it_started(tmp_path: Path) -> 
     pids = tmp_path / "pids"
     async with bed(tmp_path) as it:
         it.slot.submit(shell(f"echo $$ >> {pids}; setsid sh -c 'echo $$ >> {pids}; sleep 1000' & sleep 1000"))
-        await eventually(lambda: len(pids_in(pids)) == 2, "both run")
+        await expect_soon(lambda: len(pids_in(pids)) == 2, "both run")
         slot = it.slot.pid
-    await eventually(lambda: not any(is_running(pid) for pid in [*pids_in(pids), slot]), "all ended")
+    await expect_soon(lambda: not any(is_running(pid) for pid in [*pids_in(pids), slot]), "all ended")
 
 
 async def test_a_killed_nursery_takes_its_tasks_with_it(tmp_path: Path) -> None:
@@ -371,14 +371,14 @@ async def test_a_killed_nursery_takes_its_tasks_with_it(tmp_path: Path) -> None:
         future = it.slot.submit(
             shell(f"echo $$ >> {pids}; setsid sh -c 'echo $$ >> {pids}; sleep 1000' & sleep 1000")
         )
-        await eventually(lambda: len(pids_in(pids)) == 2, "both run")
+        await expect_soon(lambda: len(pids_in(pids)) == 2, "both run")
         process = it.nursery._process
         assert process is not None
         process.kill()
         with pytest.raises(Exception, match="9"):
             await future
         assert not it.nursery.alive
-        await eventually(lambda: not any(is_running(pid) for pid in pids_in(pids)), "all ended")
+        await expect_soon(lambda: not any(is_running(pid) for pid in pids_in(pids)), "all ended")
 
 
 async def test_the_agents_death_is_the_end_of_all_it_started(tmp_path: Path) -> None:
@@ -386,11 +386,11 @@ async def test_the_agents_death_is_the_end_of_all_it_started(tmp_path: Path) -> 
     line = f"echo $$ >> {pids}; setsid sh -c 'echo $$ >> {pids}; sleep 1000' & sleep 1000"
     agent = start_agent(tmp_path, line)
     try:
-        await eventually(lambda: len(pids_in(pids)) == 2, "both run")
+        await expect_soon(lambda: len(pids_in(pids)) == 2, "both run")
     finally:
         agent.kill()
         agent.wait()
-    await eventually(lambda: not any(is_running(pid) for pid in pids_in(pids)), "all ended")
+    await expect_soon(lambda: not any(is_running(pid) for pid in pids_in(pids)), "all ended")
 
 
 def start_agent(folder: Path, line: str) -> subprocess.Popen[bytes]:

@@ -114,8 +114,8 @@ def test_the_size_of_a_folder_is_what_it_takes_on_the_disk(tmp_path: Path) -> No
 async def test_the_task_that_fills_the_disk_is_stopped_and_the_worker_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("executors.agent.agent.GUARD_S", 0.05)
-    monkeypatch.setattr("executors.agent.agent.MIN_STOPPED_BYTES", 1 << 20)
+    monkeypatch.setattr("executors.agent.guard.GUARD_S", 0.05)
+    monkeypatch.setattr("executors.agent.guard.MIN_STOPPED_BYTES", 1 << 20)
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, disk_free=0):
         number = await grid.sh("head -c 3000000 /dev/zero > big; exec sleep 1000", grace_ms=100)
         ended: Ended = await grid.ended(number)
@@ -127,7 +127,7 @@ async def test_the_task_that_fills_the_disk_is_stopped_and_the_worker_lives(
 async def test_a_call_that_prints_without_end_is_cut_while_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("executors.agent.agent.GUARD_S", 0.02)
+    monkeypatch.setattr("executors.agent.guard.GUARD_S", 0.02)
     source = (
         "import os\ndef f():\n    data = b'x' * (1 << 20)\n    largest = 0\n"
         "    while largest < 18 << 20: os.write(1, data); largest += len(data)\n"
@@ -144,8 +144,8 @@ async def test_a_call_that_prints_without_end_is_cut_while_it_runs(
 async def test_a_task_with_too_many_processes_is_stopped_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("executors.agent.agent.GUARD_S", 0.05)
-    monkeypatch.setattr("executors.agent.agent.MAX_PROCESSES", 20)
+    monkeypatch.setattr("executors.agent.guard.GUARD_S", 0.05)
+    monkeypatch.setattr("executors.agent.guard.MAX_PROCESSES", 20)
     line = "trap '' TERM; for n in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21; do sleep 1000 & done; wait"
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path):
         ended = await grid.ended(await grid.sh(line))

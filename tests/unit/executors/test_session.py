@@ -22,7 +22,8 @@ from executors.agent.instructions import (
     Stop,
     SuspendAll,
 )
-from executors.agent.session import PATIENCE_MS, STUCK_MS, Session
+from executors.agent.lanes import PATIENCE_MS
+from executors.agent.session import STUCK_MS, Session
 from executors.agent.slots import Ledger
 from sparegrid.messages import (
     Ack,
@@ -113,7 +114,7 @@ def test_short_tasks_are_queued_ahead_evenly_and_long_ones_are_not() -> None:
     assert started(machine.on_finished(delivered(1, wall_ms=1000), 5, sendable=True)) == [3]
     for number in (2, 3):
         machine.on_finished(delivered(number, wall_ms=0), 6, sendable=True)
-    machine._mean_ms[1, 0] = 1.0
+    machine._lanes.mean_ms[1, 0] = 1.0
     machine.place(7)
     assert [len(lane.attempts) for lane in machine.lanes.values()] == [16, 16]
 
@@ -121,7 +122,7 @@ def test_short_tasks_are_queued_ahead_evenly_and_long_ones_are_not() -> None:
 def test_what_waits_behind_a_head_that_turned_out_long_is_recalled_and_runs_elsewhere() -> None:
     machine = session(slots=2)
     given(machine, *range(1, 10))
-    machine._mean_ms[1, 0] = 1.0
+    machine._lanes.mean_ms[1, 0] = 1.0
     machine.place(1)
     assert machine.on_tick(STUCK_MS)[:-1] == []
     recalls = of(Recall, machine.on_tick(STUCK_MS + 1))
@@ -136,10 +137,10 @@ def test_what_waits_behind_a_head_that_turned_out_long_is_recalled_and_runs_else
 def test_recalled_attempts_keep_their_place_in_front() -> None:
     machine = session(slots=1)
     given(machine, *range(1, 6))
-    machine._mean_ms[1, 0] = 4.0
+    machine._lanes.mean_ms[1, 0] = 4.0
     machine.place(1)
     assert machine.lanes[1].attempts == [1, 2, 3, 4]
-    machine._mean_ms[1, 0] = 1000.0
+    machine._lanes.mean_ms[1, 0] = 1000.0
     machine.on_recalled(1, [2, 3, 4], 2)
     order = []
     for number in range(1, 6):
@@ -235,7 +236,7 @@ def test_cancel_stops_what_runs_and_ends_what_waits() -> None:
 def test_a_cancelled_attempt_that_its_slot_had_not_begun_ends_unstarted() -> None:
     machine = session(slots=1)
     given(machine, 1, 2)
-    machine._mean_ms[1, 0] = 1.0
+    machine._lanes.mean_ms[1, 0] = 1.0
     machine.place(1)
     assert of(Stop, machine.on_message(Cancel(DEVICE, [2]), 2)) == [Stop(2, Blame.GRID, "cancelled")]
     (ended,) = said(machine.on_recalled(1, [2], 3), Ended)

@@ -28,7 +28,7 @@ from sparegrid.settings import WorkerSettings
 from sparegrid.trust.access import Access, Credentials, load_credentials, save_credentials, write_access
 from sparegrid.trust.codes import Address, Invitation, encode_code, make_secret
 from tests.unit.executors.grids import FakeGrid, fake_grid
-from tests.unit.executors.nurseries import eventually, is_running
+from tests.unit.executors.nurseries import DEADLINE_S, expect_soon, is_running
 from tests.unit.sparegrid.fake_coordinator import TOKEN, answer, refuse
 
 ENVIRON = {"PATH": os.environ["PATH"]}
@@ -77,7 +77,7 @@ async def worker(paths: Paths, settings: WorkerSettings) -> AsyncIterator[asynci
     stop = asyncio.Event()
     task = asyncio.create_task(work(settings, ready=said.append, stop=stop, paths=paths, environ=ENVIRON))
     try:
-        await eventually(lambda: said or task.done(), "the worker is ready")
+        await expect_soon(lambda: said or task.done(), "the worker is ready")
         if task.done():
             task.result()
         yield task
@@ -245,12 +245,13 @@ async def test_a_worker_whose_coordinator_is_away_says_so_locally(tmp_path: Path
         async with aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(paths.socket("worker")))
         ) as session:
-            seen = ""
 
-            async def look() -> str:
+            async def address() -> str:
                 async with session.get("http://worker/v1/status") as reply:
                     return msgspec.json.decode(await reply.read(), type=DeviceView).address
 
-            async with asyncio.timeout(15):
-                while "offline: Not now" not in seen:
-                    seen = await look()
+            async with asyncio.timeout(DEADLINE_S):
+                seen = await address()
+                while "Not now" not in seen:
+                    seen = await address()
+            assert seen.startswith("offline: Not now")
