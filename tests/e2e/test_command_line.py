@@ -50,10 +50,10 @@ def test_a_command_over_its_time_ends_with_124(grid: LocalGrid) -> None:
     assert "timed out" in done.stderr
 
 
-def test_a_program_that_no_device_has_is_told_while_the_job_waits_for_one_that_has_it(
-    grid: LocalGrid,
-) -> None:
-    assert "'no-such-program' is not found" in told_while_it_waits(grid, "run", "--", "no-such-program")
+def test_a_program_that_no_device_has_fails_and_says_so(grid: LocalGrid) -> None:
+    done = grid.run("run", "--", "no-such-program")
+    assert done.returncode == 1
+    assert "'no-such-program' is not found" in done.stderr
 
 
 def told_while_it_waits(grid: LocalGrid, *arguments: str) -> str:
