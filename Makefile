@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 help:
 	@echo "make demo   run a real job on this machine and write a picture"
-	@echo "make run    start the tray app"
+	@echo "make run    start the program (the tray app, once it is there)"
 	@echo "make test   all tests        make lint   all checks"
 	@echo "make bench  measure          make soak   long runs"
 
