@@ -180,11 +180,17 @@ class JoinCodeRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class JoinRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Sent without a token: the code's secret and the device's public key (raw Ed25519, 32 bytes)."""
+    """Sent without a token: the code's secret and the device's public key (raw Ed25519, 32 bytes).
+
+    `role` is what the sender means to become: a code of another kind is refused and stays good.
+    """
 
     secret: str
     name: Name
     public_key: bytes = b""
+    role: Annotated[
+        str, Meta(pattern="^(worker|person)?$", description="`worker`, `person`, or empty: as the code says")
+    ] = ""
 
 
 # ---- what the coordinator answers -------------------------------------------------------------------------------

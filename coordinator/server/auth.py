@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from coordinator.server.store import AuditRow, JoinCodeRow, Store, TokenRow
+from coordinator.server.store.trust import CODE_ID_BYTES
 from sparegrid.errors import BadInputError, DeniedError, TooManyTriesError, UnauthenticatedError
 from sparegrid.ids import DeviceId, PrincipalId
 from sparegrid.states import Role
@@ -142,31 +143,34 @@ class Auth:
         secret = make_secret()
         now = self._wall_ms()
         expires = now + valid_s * 1000
-        code = JoinCodeRow(hash=_hash(secret), role=role, expires_ms=expires, created_by=by.id)
+        code = JoinCodeRow(hash=_code_key(secret), role=role, expires_ms=expires, created_by=by.id)
         await asyncio.wrap_future(self._trust.add_join_code(code))
         await self.audit(by, "join code made", role)
         return secret, expires
 
-    async def admit(self, secret: str, name: str, public_key: bytes, address: str) -> Invited:
+    async def admit(
+        self, secret: str, name: str, public_key: bytes, address: str, wanted: str = ""
+    ) -> Invited:
         """Spend a code: a token for its role, not valid before `welcome`.
 
         Raises:
-            BadInputError: a worker without a public key.
+            BadInputError: a worker without a public key, or a code for something else than `wanted`
+            (`worker`, `person`, or empty); the code stays good.
             DeniedError: unknown, used, expired, or out of tries.
             TooManyTriesError: the address has to wait.
         """
         self.tries.check(address)
         device = device_id(public_key) if public_key else DeviceId("")
         try:
-            code = await asyncio.wrap_future(self._trust.use_join_code(_hash(secret), self._wall_ms()))
+            code = await asyncio.wrap_future(
+                self._trust.use_join_code(
+                    _code_key(secret), self._wall_ms(), lambda open_: _unfit(Role(open_.role), wanted, device)
+                )
+            )
         except DeniedError:
             self.tries.failed(address)
             raise
         role = Role(code.role)
-        if role == Role.WORKER and not device:
-            raise BadInputError(
-                "No public key", "A device joins with its public key of 32 bytes; none was sent"
-            )
         token = make_token()
         principal = PrincipalId(name) if role == Role.WORKER else self._free_name(name, device)
         row = TokenRow(_hash(token), role, principal, device, self._wall_ms())
@@ -205,6 +209,31 @@ def _numbered(name: str) -> Iterable[str]:
     while True:
         yield f"{name}-{number}"
         number += 1
+
+
+def _unfit(role: Role, wanted: str, device: DeviceId) -> BadInputError | None:
+    """Why a code of this role must not be spent on what asks for it."""
+    if role == Role.WORKER and wanted not in ("", "worker"):
+        return BadInputError(
+            "Another kind of join code",
+            "This code is for a worker: `sparegrid worker --join CODE`",
+            "The code is still good; `sparegrid join-code --role submitter` makes one for a person",
+        )
+    if role != Role.WORKER and wanted == "worker":
+        article = "an" if role == Role.ADMIN else "a"
+        return BadInputError(
+            "Another kind of join code",
+            f"This code is for {article} {role}: `sparegrid join CODE`",
+            "The code is still good; `sparegrid join-code` makes one for a worker",
+        )
+    if role == Role.WORKER and not device:
+        return BadInputError("No public key", "A device joins with its public key of 32 bytes; none was sent")
+    return None
+
+
+def _code_key(secret: str) -> bytes:
+    """What the store knows a code by: the first letters of its secret, which are public, and its hash."""
+    return secret.encode()[:CODE_ID_BYTES].ljust(CODE_ID_BYTES, b"\0") + _hash(secret)
 
 
 def _hash(secret: str) -> bytes:

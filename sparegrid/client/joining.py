@@ -26,13 +26,14 @@ async def join(code: str, name: str, public_key: bytes = b"", *, url: str | None
         Everything to come back with: addresses, the whole fingerprint, token, role.
 
     Raises:
-        BadInputError: the code has a typing error.
+        BadInputError: the code has a typing error, or is for a person and not for a device, or the other way round.
         UnreachableError: nobody answers at its addresses, or another key does.
         DeniedError: the code is wrong, spent or too old.
     """
     invitation = decode_code(code)
     urls = (url,) if url else tuple(address.url for address in invitation.addresses)
-    request = JoinRequest(secret=invitation.secret, name=name, public_key=public_key)
+    role = "worker" if public_key else "person"
+    request = JoinRequest(secret=invitation.secret, name=name, public_key=public_key, role=role)
     async with Transport(urls, Pin(invitation.fingerprint), token="") as transport:
         # Never repeated: a secret is spent by its first use, and a second would count as a wrong try.
         data = await transport.call("POST", "/join", body=msgspec.json.encode(request), repeatable=False)

@@ -73,7 +73,9 @@ async def join(request: web.Request) -> web.Response:
     server = request.app[SERVER]
     body = await read_body(request, JoinRequest)
     server.driver.check_intake()
-    invited = await server.auth.admit(body.secret, body.name, body.public_key, request.remote or "")
+    invited = await server.auth.admit(
+        body.secret, body.name, body.public_key, request.remote or "", body.role
+    )
     if invited.role == Role.WORKER:
         wall_ms = server.driver.clock.wall_ms()
         event = DeviceJoined(device=invited.device, name=body.name, wall_ms=wall_ms)

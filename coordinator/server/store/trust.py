@@ -8,11 +8,17 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from sparegrid.errors import DeniedError
+from sparegrid.errors import DeniedError, GridError
 from sparegrid.ids import PrincipalId
 
 INSERT_TOKEN = "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?)"
+CODE_ID_BYTES = 4
+"""How much of a join code's key is public: tries are counted for the codes whose key begins alike."""
 _INSERT_CODE = "INSERT INTO join_codes VALUES (?, ?, ?, ?, ?, ?)"
+_WRONG_TRY = (
+    "UPDATE join_codes SET tries_left = tries_left - 1"
+    f" WHERE substr(hash, 1, {CODE_ID_BYTES}) = ? AND tries_left > 0 AND used_ms = 0"
+)
 
 
 class TokenRow(NamedTuple):
@@ -27,7 +33,7 @@ class TokenRow(NamedTuple):
 
 
 class JoinCodeRow(NamedTuple):
-    """A one-time code, by the SHA-256 of its secret. `used_ms` 0: not used yet."""
+    """A one-time code, by its public id and the SHA-256 of its secret. `used_ms` 0: not used yet."""
 
     hash: bytes
     role: str
@@ -89,12 +95,19 @@ class Trust:
         """Keep a new code; codes that expired a day ago are dropped on the way."""
         return self._write(lambda db: _add_code(db, code))
 
-    def use_join_code(self, code_hash: bytes, wall_ms: int) -> Future[JoinCodeRow]:
-        """Spend a code. A wrong one costs every open code one of its tries, so that guessing ends soon.
+    def use_join_code(
+        self, code_hash: bytes, wall_ms: int, unfit: Callable[[JoinCodeRow], GridError | None] | None = None
+    ) -> Future[JoinCodeRow]:
+        """Spend a code. A wrong secret costs the code of the same id one of its tries, so that guessing ends soon.
 
-        The future raises DeniedError: unknown, used, expired, or out of tries.
+        Args:
+            code_hash: the code's id, then the hash of its secret.
+            wall_ms: now.
+            unfit: why an open code must not be spent; called in the committer's thread.
+
+        The future raises DeniedError: unknown, used, expired, or out of tries; or what `unfit` gave.
         """
-        return self._write(lambda db: _use_code(db, code_hash, wall_ms))
+        return self._write(lambda db: _use_code(db, code_hash, wall_ms, unfit))
 
     def audit(self, row: AuditRow) -> Future[None]:
         """Keep a line of the audit trail."""
@@ -126,10 +139,15 @@ def _add_code(db: sqlite3.Connection, code: JoinCodeRow) -> None:
     db.execute(_INSERT_CODE, code)
 
 
-def _use_code(db: sqlite3.Connection, code_hash: bytes, wall_ms: int) -> JoinCodeRow | DeniedError:
+def _use_code(
+    db: sqlite3.Connection,
+    code_hash: bytes,
+    wall_ms: int,
+    unfit: Callable[[JoinCodeRow], GridError | None] | None,
+) -> JoinCodeRow | GridError:
     row = db.execute("SELECT * FROM join_codes WHERE hash = ?", (code_hash,)).fetchone()
     if row is None:
-        db.execute("UPDATE join_codes SET tries_left = tries_left - 1 WHERE tries_left > 0 AND used_ms = 0")
+        db.execute(_WRONG_TRY, (code_hash[:CODE_ID_BYTES],))
         return _denied("is not known here")
     code = JoinCodeRow(*row)
     if code.used_ms:
@@ -138,6 +156,9 @@ def _use_code(db: sqlite3.Connection, code_hash: bytes, wall_ms: int) -> JoinCod
         return _denied("has expired")
     if code.tries_left <= 0:
         return _denied("was closed after too many wrong tries")
+    refused = None if unfit is None else unfit(code)
+    if refused is not None:
+        return refused
     db.execute("UPDATE join_codes SET used_ms = ? WHERE hash = ?", (wall_ms, code_hash))
     return code._replace(used_ms=wall_ms)
 

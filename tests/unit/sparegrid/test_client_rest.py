@@ -473,7 +473,7 @@ async def test_joining_spends_the_secret_and_brings_back_all_that_is_needed(fake
 
     fake.on("POST", "/join", join)
     joined = await Client.join(code, "attic pc", b"k" * 32)
-    assert requests == [api.JoinRequest(secret, "attic pc", b"k" * 32)]
+    assert requests == [api.JoinRequest(secret, "attic pc", b"k" * 32, "worker")]
     assert (joined.grid, joined.name, joined.token, joined.role, joined.device) == (
         "g",
         "lab",

@@ -16,7 +16,15 @@ from openapi_spec_validator import validate
 
 from coordinator.server import app as app_module
 from coordinator.server.app import make_app
-from sparegrid.api import MAX_BODY_BYTES, DeviceChange, Items, JobSpec, PauseRequest, StageSpec
+from sparegrid.api import (
+    MAX_BODY_BYTES,
+    DeviceChange,
+    Items,
+    JobSpec,
+    JoinCodeRequest,
+    PauseRequest,
+    StageSpec,
+)
 from sparegrid.client import Client
 from sparegrid.errors import (
     BadInputError,
@@ -29,6 +37,7 @@ from sparegrid.errors import (
 )
 from sparegrid.routes import ROUTES
 from sparegrid.states import Role
+from sparegrid.trust.codes import decode_code
 from sparegrid.trust.keys import DeviceKey
 from sparegrid.trust.pinning import Pin
 from tests.fakes.coordinator import RunningCoordinator, running_coordinator
@@ -160,17 +169,39 @@ async def test_a_join_code_works_once(grid: RunningCoordinator) -> None:
 
 async def test_a_worker_without_a_key_does_not_join(grid: RunningCoordinator) -> None:
     code = await (await grid.client()).join_code()
-    with pytest.raises(BadInputError, match="public key"):
-        await Client.join(code.code, "pc")
+    secret = decode_code(code.code).secret
+    status, body, _ = await raw(grid, "POST", "/v1/join", json={"secret": secret, "name": "x"})
+    assert (status, body["code"]) == (400, "bad-input")
+    assert "public key" in body["message"]
 
 
-async def test_five_wrong_secrets_close_an_open_code(grid: RunningCoordinator) -> None:
+async def test_a_worker_code_is_not_spent_by_a_person(grid: RunningCoordinator) -> None:
     code = await (await grid.client()).join_code()
+    with pytest.raises(BadInputError, match="for a worker: `sparegrid worker --join CODE`"):
+        await Client.join(code.code, "alice")
+    assert (await Client.join(code.code, "pc", DeviceKey.make().public)).role == "worker"
+
+
+@pytest.mark.parametrize(("role", "named"), [("submitter", "a submitter"), ("admin", "an admin")])
+async def test_a_persons_code_is_not_spent_by_a_worker(
+    grid: RunningCoordinator, role: str, named: str
+) -> None:
+    code = await (await grid.client()).join_code(JoinCodeRequest(role=role))
+    with pytest.raises(BadInputError, match=f"for {named}: `sparegrid join CODE`"):
+        await Client.join(code.code, "pc", DeviceKey.make().public)
+    assert (await Client.join(code.code, "alice")).role == role
+
+
+async def test_five_wrong_secrets_close_the_code_they_guess_at_only(grid: RunningCoordinator) -> None:
+    client = await grid.client()
+    code, other = await client.join_code(), await client.join_code()
+    guess = decode_code(code.code).secret[:4] + "0" * 12
     for _ in range(5):
-        status, body, _ = await raw(grid, "POST", "/v1/join", json={"secret": "0" * 16, "name": "x"})
+        status, body, _ = await raw(grid, "POST", "/v1/join", json={"secret": guess, "name": "x"})
         assert (status, body["code"]) == (403, "denied")
     with pytest.raises(DeniedError, match="too many wrong tries"):
         await Client.join(code.code, "pc", DeviceKey.make().public)
+    assert (await Client.join(other.code, "pc", DeviceKey.make().public)).role == "worker"
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------

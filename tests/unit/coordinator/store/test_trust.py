@@ -9,13 +9,15 @@ import pytest
 
 from coordinator.scheduler.facts import Revoked
 from coordinator.server.store import AuditRow, JoinCodeRow, Store, TokenRow
-from sparegrid.errors import DeniedError
+from sparegrid.errors import BadInputError, DeniedError
 from sparegrid.ids import DeviceId
 from tests.unit.coordinator.store.builders import ANNA, DEVICE, commit, joined
 
 TOKEN = TokenRow(b"t" * 32, "worker", ANNA, DEVICE, 1000)
 CODE = JoinCodeRow(b"c" * 32, "worker", 600_000, created_by="anna")
 WRONG = b"w" * 32
+GUESS = CODE.hash[:4] + b"w" * 28
+"""A wrong secret for CODE."""
 
 
 @pytest.fixture
@@ -79,15 +81,15 @@ def test_an_expired_join_code_is_refused(store: Store) -> None:
     assert use(store, wall_ms=599_999).role == "worker"
 
 
-def test_wrong_tries_close_every_open_code_and_survive_a_restart(path: Path) -> None:
+def test_wrong_tries_close_a_code_and_survive_a_restart(path: Path) -> None:
     with Store.open(path) as store:
         store.trust.add_join_code(CODE).result(10)
         for _ in range(4):
             with pytest.raises(DeniedError, match="not known"):
-                use(store, WRONG)
+                use(store, GUESS)
     with Store.open(path) as store:
         with pytest.raises(DeniedError, match="not known"):
-            use(store, WRONG)
+            use(store, GUESS)
         with pytest.raises(DeniedError, match="too many wrong tries"):
             use(store)
 
@@ -96,8 +98,29 @@ def test_a_code_still_works_after_four_wrong_tries(store: Store) -> None:
     store.trust.add_join_code(CODE).result(10)
     for _ in range(4):
         with pytest.raises(DeniedError):
-            use(store, WRONG)
+            use(store, GUESS)
     assert use(store).tries_left == 1
+
+
+def test_wrong_tries_at_one_code_cost_the_others_nothing(store: Store) -> None:
+    other = CODE._replace(hash=b"o" * 32)
+    store.trust.add_join_code(CODE).result(10)
+    store.trust.add_join_code(other).result(10)
+    for _ in range(5):
+        with pytest.raises(DeniedError, match="not known"):
+            use(store, GUESS)
+    assert use(store, other.hash).tries_left == 5
+    with pytest.raises(DeniedError, match="too many wrong tries"):
+        use(store)
+
+
+def test_a_code_that_does_not_fit_is_not_spent(store: Store) -> None:
+    store.trust.add_join_code(CODE).result(10)
+    with pytest.raises(BadInputError, match="for a worker"):
+        store.trust.use_join_code(
+            CODE.hash, 1000, lambda code: BadInputError("Refused", f"for a {code.role}")
+        ).result(10)
+    assert use(store).tries_left == 5
 
 
 def test_codes_long_expired_are_dropped_when_a_new_one_is_made(store: Store) -> None:
