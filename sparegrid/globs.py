@@ -6,11 +6,14 @@ Paths are relative with forward slashes; letter case counts everywhere.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 from sparegrid.messages import FileEntry
+
+P = TypeVar("P")
+Q = TypeVar("Q")
 
 
 def matching(files: Iterable[FileEntry], glob: str) -> list[FileEntry]:
@@ -22,47 +25,95 @@ def matching(files: Iterable[FileEntry], glob: str) -> list[FileEntry]:
 
 
 def matches(path: str, glob: str) -> bool:
-    """Whether the whole path matches the glob."""
-    return bool(glob) and _pattern(glob).match(path) is not None
+    """Whether the whole path matches the glob. Takes time in proportion to their lengths' product, at worst."""
+    if not glob:
+        return False
+    pieces = _pieces(glob)
+    folders = path.split("/")
+    if pieces[-1] is _CROSSING:
+        # A last `**` stands for at least one name.
+        return bool(folders[-1]) and _walk(folders[:-1], (*pieces[:-1], _CROSSING), _name_matches)
+    return _walk(folders, pieces, _name_matches)
+
+
+class CharSet(NamedTuple):
+    """One character of these ranges, ends included, or of none of them."""
+
+    negated: bool
+    ranges: tuple[tuple[str, str], ...]
+
+
+Char = CharSet | str
+Piece = tuple[Char, ...]
+"""One folder's or file's name: characters, sets, `?` as a set, and `*` as the empty string."""
+_CROSSING: Piece = ("**",)
+_RUN = ""
+_ANY = CharSet(True, ())
+
+
+def _walk(parts: Sequence[P], pattern: Sequence[Q], equal: Callable[[P, Q], bool]) -> bool:
+    """Whether the parts match a pattern in which `_CROSSING` and `_RUN` stand for any number of parts.
+
+    Only the last such run is ever tried again, which is enough: an earlier one that took more could win nothing.
+    """
+    at = here = 0
+    resume_at, resume_here = -1, 0
+    while at < len(parts):
+        if here < len(pattern) and (pattern[here] is _CROSSING or pattern[here] == _RUN):
+            resume_at, resume_here = at, here
+            here += 1
+        elif here < len(pattern) and equal(parts[at], pattern[here]):
+            at += 1
+            here += 1
+        elif resume_at >= 0:
+            resume_at += 1
+            at, here = resume_at, resume_here + 1
+        else:
+            return False
+    return all(one is _CROSSING or one == _RUN for one in pattern[here:])
+
+
+def _name_matches(name: str, piece: Piece) -> bool:
+    return _walk(name, piece, _char_matches)
+
+
+def _char_matches(char: str, wanted: Char) -> bool:
+    if isinstance(wanted, str):
+        return char == wanted
+    return any(low <= char <= high for low, high in wanted.ranges) != wanted.negated
 
 
 @lru_cache(maxsize=256)
-def _pattern(glob: str) -> re.Pattern[str]:
-    """`**/` matches any folders or none, a last `**` anything below; the rest as in a shell."""
-    parts: list[str] = []
-    pieces = glob.split("/")
-    for number, piece in enumerate(pieces):
-        last = number == len(pieces) - 1
-        if piece == "**":
-            parts.append(".*" if last else "(?:[^/]+/)*")
-        else:
-            parts.append(_piece(piece) + ("" if last else "/"))
-    return re.compile("(?s:" + "".join(parts) + r")\Z")
+def _pieces(glob: str) -> tuple[Piece, ...]:
+    return tuple(_CROSSING if piece == "**" else tuple(_chars(piece)) for piece in glob.split("/"))
 
 
-def _piece(piece: str) -> str:
-    """The expression of one folder's or file's name."""
-    out: list[str] = []
+def _chars(piece: str) -> Iterator[Char]:
+    """What one folder's or file's name in a glob consists of."""
     at = 0
     while at < len(piece):
         char = piece[at]
         at += 1
         if char == "*":
-            out.append("[^/]*")
+            yield _RUN
         elif char == "?":
-            out.append("[^/]")
+            yield _ANY
         elif char == "[" and (end := piece.find("]", at + 1 + (piece[at : at + 1] in {"!", "^"}))) > 0:
-            body = (
-                piece[at:end]
-                .replace("\\", "\\\\")
-                .replace("[", r"\[")
-                .replace("&&", r"&\&")
-                .replace("||", r"|\|")
-            )
-            if body[0] in "!^":
-                body = "^/" + body[1:]
-            out.append(f"(?!/)[{body}]")
+            yield _set(piece[at:end])
             at = end + 1
         else:
-            out.append(re.escape(char))
-    return "".join(out)
+            yield char
+
+
+def _set(body: str) -> CharSet:
+    """What stands between brackets: `abc`, `a-z`, `!a`. A range whose ends are the wrong way round is empty."""
+    negated = body[0] in "!^"
+    at, ranges = int(negated), []
+    while at < len(body):
+        if at + 2 < len(body) and body[at + 1] == "-":
+            ranges.append((body[at], body[at + 2]))
+            at += 3
+        else:
+            ranges.append((body[at], body[at]))
+            at += 1
+    return CharSet(negated, tuple(ranges))
