@@ -7,6 +7,7 @@ say. A folder in which nothing was ever made is used again as it is: tiny tasks 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -107,6 +108,12 @@ class WorkFolder:
         os.makedirs(self.path, 0o700)
         os.utime(self.path, (0, 0))
         self._exists = True
+
+    def leave(self) -> None:
+        """Remove what the task left in the folder, as soon as it has ended: its bytes may be all the disk has."""
+        if self._exists and not _is_untouched(self.path):
+            with contextlib.suppress(OSError):  # the next `enter` tries again, and tells what is wrong
+                self.remove()
 
     def remove(self) -> None:
         """Remove the folder and what the task left in it, also what it made unreadable."""

@@ -87,6 +87,14 @@ async def test_what_cannot_be_started_says_why_and_by_whose_fault(
         assert (await it.sh("echo fine")).outcome.log == Inline(b"fine\n")
 
 
+async def test_what_a_task_made_is_gone_when_it_has_ended(tmp_path: Path) -> None:
+    async with bed(tmp_path) as it:
+        done = await it.sh("echo secret > big; mkdir deep; chmod 0 deep; pwd")
+        folder = Path(it.bytes_of(done).decode().strip())
+        assert not folder.exists()
+        assert (await it.sh("pwd; ls -A")).outcome.exit_code == 0
+
+
 async def test_each_attempt_finds_a_fresh_folder(tmp_path: Path) -> None:
     async with bed(tmp_path) as it:
         await it.sh("touch a; mkdir -p d/e; touch d/e/f; chmod 0 d; chmod 0 .")
