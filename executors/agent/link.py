@@ -133,8 +133,7 @@ class Link:
         messages, _unknown = self._codec.decode(frame.data)
         match messages:
             case [Refused() as refused, *_]:
-                cls = error_classes().get(refused.code, GridError)
-                raise cls(refused.title, refused.message, refused.hint)
+                raise _as_error(refused)
             case [Welcome() as welcome, *rest]:
                 await socket.send_bytes(self._codec.encode([self._peer.on_welcome(welcome)]))
                 return rest
@@ -149,3 +148,11 @@ class Link:
             log.warning("a message of the coordinator cannot be read and is left out: %s", one.reason)
         if messages:
             self._peer.on_messages(messages)
+        for message in messages:
+            if isinstance(message, Refused):
+                # In the middle of a connection: the device was removed, or another program took its place.
+                raise _as_error(message)
+
+
+def _as_error(refused: Refused) -> GridError:
+    return error_classes().get(refused.code, GridError)(refused.title, refused.message, refused.hint)

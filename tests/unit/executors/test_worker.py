@@ -163,6 +163,17 @@ async def test_a_removed_device_ends_in_words_and_a_new_code_brings_it_back(tmp_
         assert len(lab.joins) == 1, "the code was spent when the old token was refused"
 
 
+async def test_a_device_that_is_removed_while_it_works_ends(tmp_path: Path) -> None:
+    paths = Paths.below(tmp_path / "home")
+    async with joinable(tmp_path) as lab:
+        ending = asyncio.create_task(until_it_ends(paths, WorkerSettings(join=lab.code)))
+        await lab.grid.until(Attach)
+        lab.grid.refusal = Refused("denied", "Removed from the grid", "it is no member any more")
+        await lab.grid.send(lab.grid.refusal)
+        with pytest.raises(DeniedError, match="Removed from the grid"):
+            await ending
+
+
 async def until_it_ends(paths: Paths, settings: WorkerSettings) -> None:
     """A worker that nobody stops."""
     async with asyncio.timeout(20):
