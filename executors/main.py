@@ -65,10 +65,14 @@ async def work(
             await asyncio.to_thread(hunt_leftovers, paths.grid(member.grid))
         try:
             await _serve(settings, paths, key, member, environ, ready, stop, unclean=lock.was_unclean)
-        except DeniedError:
+        except DeniedError as removed:
             if not settings.join:
                 raise
-            member = await find_membership(settings, paths, key, anew=True)
+            try:
+                member = await find_membership(settings, paths, key, anew=True)
+            except DeniedError as refused:
+                # Most often the code of the first time, long spent: what matters is that the device was removed.
+                raise removed from refused
             await _serve(settings, paths, key, member, environ, ready, stop, unclean=False)
 
 
