@@ -31,16 +31,21 @@ CANCEL_WAIT_S = 5.0
 
 
 class LogPrinter:
-    """Prints one task's log without gaps and without repeats, across tries.
+    """Prints one task's log without repeats, across tries.
 
     Args:
         write: takes the bytes.
         remark: takes a line about the log (a new try, a gap).
+        gaps: pieces that came too fast to follow are left out, and that is said: right for somebody who watches.
+            Otherwise nothing more is printed live, and `complete` prints the rest: right for a file or a pipe.
     """
 
-    def __init__(self, write: Callable[[bytes], None], remark: Callable[[str], None]) -> None:
+    def __init__(
+        self, write: Callable[[bytes], None], remark: Callable[[str], None], *, gaps: bool = True
+    ) -> None:
         self._write = write
         self._remark = remark
+        self._gaps = gaps
         self._attempt = ""
         self._written = 0
 
@@ -51,6 +56,8 @@ class LogPrinter:
                 self._remark("The task is tried again; its output starts anew")
             self._attempt, self._written = event.attempt, 0
         fresh = event.data[max(0, self._written - event.offset) :]
+        if event.offset > self._written and not self._gaps:
+            return
         if event.skipped and event.offset > self._written:
             self._remark(
                 f"{plural(event.offset - self._written, 'byte')} left out here: they came too fast to follow"
@@ -79,7 +86,8 @@ def write_bytes(data: bytes) -> None:
 
 async def stream_task(client: Client, job: JobId, task: str, invocation: Invocation) -> JobView:
     """Print a one-task job's output while it runs, tell why it waits, and return the job at its end."""
-    printer = LogPrinter(write_bytes, lambda text: invocation.note(Text(text)))
+    watched = sys.stdout.isatty()
+    printer = LogPrinter(write_bytes, lambda text: invocation.note(Text(text)), gaps=watched)
 
     async def follow() -> None:
         async with contextlib.aclosing(client.follow_log(task)) as events:

@@ -33,6 +33,12 @@ def test_run_prints_what_the_command_prints_and_nothing_else(grid: LocalGrid) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "out\nerr\nend", "")
 
 
+def test_run_gives_a_pipe_every_byte_however_fast_they_come(grid: LocalGrid) -> None:
+    done = grid.run("run", "--", "sh", "-c", "for k in 1 2 3 4; do seq 1 100000; sleep 0.3; done")
+    assert done.returncode == 0
+    assert done.stdout == "".join(f"{number}\n" for number in range(1, 100_001)) * 4
+
+
 @pytest.mark.parametrize(
     ("line", "code"), [("exit 7", 7), ("exit 1", 1), ("kill -SEGV $$", 139), ("kill -KILL $$", 137)]
 )

@@ -12,16 +12,26 @@ from sparegrid.messages import Outcome
 class Sheet:
     """Keeps what was printed and remarked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gaps: bool = True) -> None:
         self.text = b""
         self.remarks: list[str] = []
-        self.printer = LogPrinter(self.write, self.remarks.append)
+        self.printer = LogPrinter(self.write, self.remarks.append, gaps=gaps)
 
     def write(self, data: bytes) -> None:
         self.text += data
 
     def take(self, offset: int, data: bytes, *, attempt: str = "1", skipped: int = 0) -> None:
         self.printer.take(LogEvent("1.0.0", attempt, offset, data, skipped))
+
+
+def test_a_file_gets_every_byte_in_order_although_pieces_came_too_fast() -> None:
+    sheet = Sheet(gaps=False)
+    sheet.take(0, b"one ")
+    sheet.take(8, b"three ", skipped=4)
+    sheet.take(14, b"four")
+    assert sheet.text == b"one "
+    sheet.printer.complete(b"one two three four")
+    assert (sheet.text, sheet.remarks) == (b"one two three four", [])
 
 
 def test_pieces_are_printed_once_even_when_they_overlap() -> None:
