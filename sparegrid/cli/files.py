@@ -114,27 +114,57 @@ def plan_fetches(folder: Path, results: Sequence[TaskResult], *, by_stage: bool)
     the same path, each task of that stage gets a folder named by its index.
 
     Raises:
-        BadInputError: a path that would leave the folder.
+        BadInputError: a path that would leave the folder, or that two files would share on some disks.
     """
     stages: dict[str, list[TaskResult]] = {}
     for result in results:
         stages.setdefault(result.stage, []).append(result)
     plans: list[Fetch] = []
+    names = _folder_names(list(stages))
     for stage, members in stages.items():
-        base = folder / safe_file_name(stage) if by_stage else folder
+        base = folder / names[stage] if by_stage else folder
         entries = [(result, entry) for result in members for entry in _entries(result)]
         collide = len({entry.path for _, entry in entries}) < len(entries)
         digits = len(str(max(result.index for result in members)))
         for result, entry in entries:
             task_folder = base / f"{result.index:0{digits}}" if collide else base
             plans.append(Fetch(entry.content, _inside(task_folder, entry.path), entry.executable))
+    _refuse_shared(plans)
     return plans
+
+
+def _folder_names(stages: Sequence[str]) -> dict[str, str]:
+    """A folder's name for each stage, different also where letter case does not count."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for stage in stages:
+        name, number = safe_file_name(stage), 2
+        while name.casefold() in taken:
+            name, number = f"{safe_file_name(stage)}-{number}", number + 1
+        taken.add(name.casefold())
+        names[stage] = name
+    return names
+
+
+def _refuse_shared(plans: Sequence[Fetch]) -> None:
+    seen: dict[str, Path] = {}
+    for plan in plans:
+        other = seen.setdefault(str(plan.target).casefold(), plan.target)
+        if other is not plan.target:
+            raise BadInputError(
+                "Two files for one place",
+                f"{other} and {plan.target} would overwrite each other",
+                "Fetch by stage",
+            )
 
 
 def _entries(result: TaskResult) -> list[FileEntry]:
     entries = list(result.outcome.files)
     if result.outcome.value is not None:
-        entries.append(FileEntry(VALUE_NAME, result.outcome.value))
+        name = VALUE_NAME
+        while any(entry.path == name for entry in entries):
+            name = f"call-{name}"
+        entries.append(FileEntry(name, result.outcome.value))
     return entries
 
 

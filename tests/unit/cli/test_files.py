@@ -101,3 +101,14 @@ def test_a_link_in_the_folder_leads_nowhere_else(tmp_path: Path) -> None:
 )
 def test_a_stage_name_is_a_harmless_folder_name(stage: str, name: str) -> None:
     assert safe_file_name(stage) == name
+
+
+def test_stages_whose_names_look_alike_on_a_disk_get_folders_of_their_own(tmp_path: Path) -> None:
+    results = [result("x/1", 0, "f.txt"), result("x:1", 0, "f.txt"), result("X_1", 0, "f.txt")]
+    plans = plan_fetches(tmp_path, results, by_stage=True)
+    assert [plan.target.parent.name for plan in plans] == ["x_1", "x_1-2", "X_1-3"]
+
+
+def test_files_that_differ_only_in_case_are_refused_rather_than_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="Two files for one place"):
+        plan_fetches(tmp_path, [result("main", 0, "a.txt", "A.txt")], by_stage=False)
