@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from rich.live import Live
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ENDED = frozenset({"done", "failed", "cancelled"})
 PATIENCE_S = 2.0
 """A job that has not started after this long gets its explanation shown."""
+CANCELS = "Ctrl-C cancels"
 EXPLAIN_EVERY_S = 5.0
 CANCEL_WAIT_S = 5.0
 
@@ -84,8 +85,10 @@ def write_bytes(data: bytes) -> None:
     sys.stdout.flush()
 
 
-async def stream_task(client: Client, job: JobId, task: str, invocation: Invocation) -> JobView:
-    """Print a one-task job's output while it runs, tell why it waits, and return the job at its end."""
+async def stream_task(
+    client: Client, job: JobId, task: str, invocation: Invocation, ctrl_c: str = CANCELS
+) -> JobView:
+    """Print a task's output while it runs, tell why it waits, and return the job at its end."""
     watched = sys.stdout.isatty()
     printer = LogPrinter(write_bytes, lambda text: invocation.note(Text(text)), gaps=watched)
 
@@ -95,7 +98,7 @@ async def stream_task(client: Client, job: JobId, task: str, invocation: Invocat
                 printer.take(event)
 
     following = asyncio.create_task(follow())
-    waiting = asyncio.create_task(tell_why_it_waits(client, job, invocation))
+    waiting = asyncio.create_task(tell_why_it_waits(client, job, invocation, ctrl_c))
     try:
         view = await client.wait(job)
     finally:
@@ -121,8 +124,10 @@ async def _end(task: asyncio.Task[None]) -> GridError | None:
     return None
 
 
-async def tell_why_it_waits(client: Client, job: JobId, invocation: Invocation) -> None:
-    """Show the explanation of a job that does not start, once for each new reason."""
+async def tell_why_it_waits(
+    client: Client, job: JobId, invocation: Invocation, ctrl_c: str = CANCELS
+) -> None:
+    """Show the explanation of a job that does not start, once for each new reason, and what Ctrl-C does."""
     told = ""
     await asyncio.sleep(PATIENCE_S)
     while True:
@@ -131,15 +136,29 @@ async def tell_why_it_waits(client: Client, job: JobId, invocation: Invocation) 
             return
         summary = (await client.explain(str(job))).summary
         if summary and summary != told:
-            invocation.note(Text(f"Job {job} waits: {safe(summary)}"))
+            invocation.note(Text(f"Job {job} waits: {safe(summary).rstrip('.')}. {ctrl_c}"))
             told = summary
         await asyncio.sleep(EXPLAIN_EVERY_S)
 
 
-async def wait_with_progress(client: Client, job: JobId, invocation: Invocation) -> JobView:
-    """Wait for a job's end; at a terminal its bars are drawn on standard error."""
-    if not invocation.err.is_terminal:
-        return await client.wait(job)
+async def wait_with_progress(
+    client: Client, job: JobId, invocation: Invocation, ctrl_c: str = CANCELS
+) -> JobView:
+    """Wait for a job's end, telling why it waits; at a terminal its bars are drawn on standard error."""
+    waiting = asyncio.create_task(tell_why_it_waits(client, job, invocation, ctrl_c))
+    try:
+        return await (_draw_until_end if invocation.err.is_terminal else _wait_quietly)(
+            client, job, invocation
+        )
+    finally:
+        await _end(waiting)
+
+
+async def _wait_quietly(client: Client, job: JobId, _: Invocation) -> JobView:
+    return await client.wait(job)
+
+
+async def _draw_until_end(client: Client, job: JobId, invocation: Invocation) -> JobView:
     view = await client.job(job)
     with Live(console=invocation.err, auto_refresh=False) as live:
         live.update(progress_lines(invocation.look(invocation.err), view), refresh=True)
@@ -150,7 +169,7 @@ async def wait_with_progress(client: Client, job: JobId, invocation: Invocation)
     return view
 
 
-async def job_views(client: Client, job: JobId) -> AsyncIterator[JobView]:
+async def job_views(client: Client, job: JobId) -> AsyncGenerator[JobView, None]:
     """A job's view now and after every change, at most ten a second while events come in bursts."""
     async with contextlib.aclosing(
         client.watch(Subscribe(jobs=True, devices=False, job=str(job)))

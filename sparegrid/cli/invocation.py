@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-UNCUT_WIDTH = 1000
+UNCUT_WIDTH = 20_000
 """Columns of output that goes to a file or a pipe: nothing is cut there."""
 
 
@@ -38,6 +38,8 @@ class Invocation:
         self.environ = environ
         self.debug = environ.get("SPAREGRID_DEBUG", "") not in {"", "0"}
         self.url: str | None = None
+        self.asked = False
+        """A coordinator was asked for something on behalf of this home."""
         self._out: Console | None = None
         self._err: Console | None = None
 
@@ -67,7 +69,7 @@ class Invocation:
             # A name with an emoji must never end the program on a terminal that cannot show it.
             stream.reconfigure(errors="replace")
         console = PipedConsole(stderr=stderr, highlight=False, markup=False, emoji=False)
-        if not console.is_terminal and not self.environ.get("COLUMNS"):
+        if not console.is_terminal:
             console.width = UNCUT_WIDTH
         return console
 
@@ -119,9 +121,11 @@ class Invocation:
 
     def client(self) -> Client:
         """The client for the grid that this user talks to. Raises UnreachableError when none is known."""
+        from sparegrid.cli.membership import full_url
         from sparegrid.client import Client
 
-        return Client.find(self.paths(), self.environ, url=self.url)
+        self.asked = True
+        return Client.find(self.paths(), self.environ, url=full_url(self.url) if self.url else None)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end; SIGTERM and SIGHUP cancel it like Ctrl-C does."""
@@ -134,7 +138,8 @@ class Invocation:
 
 def _print(console: Console, renderable: RenderableType) -> None:
     if console.is_terminal:
-        console.print(renderable)
+        # What is to be copied is one line to the terminal, however narrow it is: it wraps without a line break.
+        console.print(renderable, soft_wrap=getattr(renderable, "no_wrap", None) is True)
         return
     with console.capture() as captured:
         console.print(renderable)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sparegrid.cli.completing import job_numbers
 from sparegrid.cli.values import REQUIREMENT_HELP, Seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -15,7 +16,7 @@ PASS_THROUGH = {"allow_interspersed_args": False}
 """Verbs that end in a foreign command line: its options are not ours."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the REST interface's JSON instead.")
-job_argument = click.argument("job", metavar="JOB")
+job_argument = click.argument("job", metavar="JOB", shell_complete=job_numbers())
 
 
 def task_options(command: F) -> F:

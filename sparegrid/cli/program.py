@@ -20,7 +20,7 @@ from sparegrid.cli.exits import (
 )
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.tree import root
-from sparegrid.errors import GridError
+from sparegrid.errors import DeniedError, GridError
 
 
 def run_program(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -49,7 +49,7 @@ def _run_verb(arguments: list[str], invocation: Invocation) -> int:
     except GridError as error:
         if invocation.debug:
             traceback.print_exc()
-        invocation.report_error(error)
+        invocation.report_error(_in_words(error, invocation))
         return error.exit_code
     except Exception as error:  # the loop's boundary: whatever is left is a fault of this program
         if invocation.debug:
@@ -61,6 +61,15 @@ def _run_verb(arguments: list[str], invocation: Invocation) -> int:
         )
         return CODE_INTERNAL
     return code if isinstance(code, int) else 0
+
+
+def _in_words(error: GridError, invocation: Invocation) -> GridError:
+    """The same error; a refusal in terms of what this home was joined as."""
+    if not isinstance(error, DeniedError) or not invocation.asked:
+        return error
+    from sparegrid.cli.membership import home_role, refusal_in_words
+
+    return refusal_in_words(error, home_role(invocation.paths(), invocation.environ))
 
 
 def _report_usage(error: click.UsageError, invocation: Invocation) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 from sparegrid.units import format_duration
@@ -45,6 +46,12 @@ def plural(count: int, noun: str, many: str = "") -> str:
 def duration(seconds: float) -> str:
     """Two units at most: `42 ms`, `0.4 s`, `3 min 12 s`, `2 h 5 min`."""
     return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else format_duration(seconds)
+
+
+def clock(then_ms: int, now_ms: int) -> str:
+    """A moment by the clock on the wall here: `14:05`, with the date when it is a day or more away."""
+    near = abs(then_ms - now_ms) < 86_400_000
+    return time.strftime("%H:%M" if near else "%Y-%m-%d %H:%M", time.localtime(then_ms / 1000))
 
 
 def ago(then_ms: int, now_ms: int) -> str:

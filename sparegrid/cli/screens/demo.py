@@ -83,7 +83,8 @@ def summary(look: Look, rounds: Sequence[Round], where: Mapping[str, str], *, sa
         ),
         Text(
             f"          Both times were measured: the same job twice, from submitting to the finished file.\n"
-            f"          All devices share this computer's {where['cpus']}, so more than that is not possible here."
+            f"          All devices share this computer's {where['cpus']}, "
+            f"so at most {where['most']}{sign} is possible here."
         ),
     ]
     if busy >= _WORTH_TELLING:

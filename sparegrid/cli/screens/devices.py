@@ -12,11 +12,12 @@ from sparegrid.api import DeviceView, Explanation
 from sparegrid.cli.screens.listing import Column, listing
 from sparegrid.cli.screens.look import STATE_STYLES, Look
 from sparegrid.cli.screens.messages import commands
-from sparegrid.cli.wording import ago, duration, number, plural, safe
+from sparegrid.cli.wording import ago, clock, duration, number, plural, safe
 from sparegrid.messages import Capability
 from sparegrid.units import format_size
 
 SLOT_BAR_WIDTH = 8
+_NO_SANDBOX = "None: tasks run with the rights of the worker's user"
 
 _COLUMNS = (
     Column("Device", least=14),
@@ -88,8 +89,16 @@ def _row(look: Look, device: DeviceView) -> list[Text]:
 def _why(look: Look, device: DeviceView) -> str:
     until = ""
     if device.until_ms > look.now_ms:
-        until = f"for {duration((device.until_ms - look.now_ms) / 1000)} more"
+        left = duration((device.until_ms - look.now_ms) / 1000)
+        until = f"for {left} more (until {clock(device.until_ms, look.now_ms)})"
     return ", ".join(part for part in (safe(device.reason), until) if part)
+
+
+def device_line(look: Look, device: DeviceView) -> Text:
+    """A device in one line: its name, its state, why, and until when."""
+    line = Text.assemble(safe(device.name), "  ", look.state(device.state))
+    why = _why(look, device)
+    return line.append(f"  {why}" if why else "")
 
 
 def device_screen(look: Look, device: DeviceView) -> RenderableType:
@@ -134,7 +143,7 @@ def _device_facts(look: Look, device: DeviceView, capability: Capability) -> lis
             "Disk",
             f"{format_size(reading.disk_free or capability.disk_free)} free" if capability.disk_free else "",
         ),
-        ("Load", f"{reading.load / 1000:.2f} CPUs" if reading.load else ""),
+        ("Load", f"{reading.load / 1000:.2f} on average" if reading.load else ""),
         ("Temperature", f"{reading.temperature_mc / 1000:.0f} °C" if reading.temperature_mc else ""),
         ("GPUs", ", ".join(gpus)),
         ("Kinds", ", ".join(kinds)),
@@ -145,12 +154,17 @@ def _device_facts(look: Look, device: DeviceView, capability: Capability) -> lis
         ("Link", ", ".join(part for part in link if part)),
         (
             "Sandbox",
-            "none: tasks run as this user" if capability.sandbox == "none" else safe(capability.sandbox),
+            _NO_SANDBOX if capability.sandbox == "none" else safe(capability.sandbox),
         ),
         ("Joined", ago(device.joined_ms, look.now_ms)),
         ("Seen", ago(device.last_seen_ms, look.now_ms)),
-        ("Notes", "\n".join(safe(note) for note in capability.notes)),
+        ("Notes", "\n".join(safe(note) for note in capability.notes if not _told_above(note))),
     ]
+
+
+def _told_above(note: str) -> bool:
+    """The line about the sandbox says it already."""
+    return note.startswith("no sandbox")
 
 
 def _with_free(total: int, free: int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from sparegrid.api import JobView, StageView, TaskResult, TaskView
@@ -22,12 +21,13 @@ def bar_width(look: Look) -> int:
 
 _JOB_COLUMNS = (
     Column("Job", right=True),
-    Column("Name", least=26),
+    Column("Name", least=14),
     Column("State"),
-    Column("Progress", rank=2, live_only=True),
+    Column("Progress", rank=4, live_only=True),
     Column("Done", right=True),
-    Column("Failed", right=True, rank=3),
-    Column("Time", right=True, rank=4),
+    Column("Failed", right=True, rank=1),
+    Column("Time", right=True, rank=2),
+    Column("Left", right=True, rank=3),
     Column("Submitted", rank=5),
     Column("Priority", right=True, rank=7),
     Column("By", least=8, rank=6),
@@ -60,12 +60,15 @@ def done_of(job: JobView | StageView) -> str:
 
 
 def job_time(look: Look, job: JobView) -> str:
-    """How long it took, or how long it may still take."""
-    if job.finished_ms:
-        return duration(max(0, job.finished_ms - job.submitted_ms) / 1000)
-    if job.eta_ms:
-        return f"{duration(job.eta_ms / 1000)} left"
-    return ""
+    """How long it took, or takes so far, since it was submitted."""
+    if not job.submitted_ms:
+        return ""
+    return duration(round(max(0, (job.finished_ms or look.now_ms) - job.submitted_ms) / 1000, 1))
+
+
+def time_left(job: JobView) -> str:
+    """How long it may still take; empty when nobody knows."""
+    return duration(job.eta_ms / 1000) if job.eta_ms and not job.finished_ms else ""
 
 
 def jobs_table(look: Look, jobs: Sequence[JobView]) -> RenderableType:
@@ -86,6 +89,7 @@ def jobs_table(look: Look, jobs: Sequence[JobView]) -> RenderableType:
                 Text(done_of(job)),
                 Text(number(bad) if bad else "", style="bold red"),
                 Text(job_time(look, job)),
+                Text(time_left(job)),
                 Text(ago(job.submitted_ms, look.now_ms)),
                 Text(str(job.priority)),
                 Text(safe(job.submitter)),
@@ -103,8 +107,9 @@ def job_screen(look: Look, job: JobView, troubled: Sequence[TaskView | TaskResul
         look,
         f"priority {job.priority}",
         f"by {safe(job.submitter)}" if job.submitter else "",
-        f"submitted {ago(job.submitted_ms, look.now_ms)}" if job.submitted_ms else "",
-        ("took " if job.finished_ms else "") + job_time(look, job) if job_time(look, job) else "",
+        f"submitted {ago(job.submitted_ms, look.now_ms)}" if job.finished_ms else "",
+        f"took {job_time(look, job)}" if job.finished_ms else f"for {job_time(look, job)} so far",
+        f"{time_left(job)} left" if time_left(job) else "",
     )
     parts: list[RenderableType] = [title, about]
     if job.reason:
@@ -159,11 +164,6 @@ def stages_table(look: Look, stages: Sequence[StageView]) -> RenderableType:
     return listing(look, _STAGE_COLUMNS, rows)
 
 
-def task_name(job: str, task: TaskView | TaskResult) -> str:
-    """The name to type for a task: `17.render.5`, or by the stage's number when its name has a dot."""
-    return f"{job}.{safe(task.stage)}.{task.index}" if "." not in task.stage else task.id
-
-
 def troubled_table(look: Look, tasks: Sequence[TaskView | TaskResult]) -> RenderableType:
     """Tasks that failed or wait, each with its reason."""
     rows = []
@@ -173,14 +173,16 @@ def troubled_table(look: Look, tasks: Sequence[TaskView | TaskResult]) -> Render
             where = safe(task.attempts[-1].device_name)
         rows.append(
             [
-                Text(task_name(task.id.split(".", maxsplit=1)[0], task)),
+                Text(task.id),
+                Text(safe(task.stage)),
                 look.state(task.state),
                 Text(where),
                 Text(safe(task.reason)),
             ]
         )
     columns = (
-        Column("Task", least=8),
+        Column("Task"),
+        Column("Stage", least=6, rank=3),
         Column("State"),
         Column("Device", least=8, rank=2),
         Column("Why", least=20),
@@ -190,12 +192,11 @@ def troubled_table(look: Look, tasks: Sequence[TaskView | TaskResult]) -> Render
 
 def task_screen(look: Look, task: TaskView) -> RenderableType:
     """One task and its attempts."""
-    name = task_name(task.id.split(".", maxsplit=1)[0], task)
     parts: list[RenderableType] = [
-        Text.assemble((f"Task {name}", "bold"), "  ", look.state(task.state)),
+        Text.assemble((f"Task {task.id}", "bold"), f"  stage {safe(task.stage)}  ", look.state(task.state)),
     ]
     if task.item is not None:
-        parts.append(Text(f"item {safe(str(task.item))}"))
+        parts.append(Text(f"Item {safe(str(task.item))}"))
     if task.reason:
         parts.append(Text(safe(task.reason), style=STATE_STYLES.get(task.state, "")))
     rows = []
@@ -231,7 +232,7 @@ def _advice(job: JobView, troubled: Sequence[TaskView | TaskResult]) -> list[Ren
     if bad:
         return [
             commands(
-                (f"sparegrid logs {task_name(job.id, bad[0])}", "what it printed"),
+                (f"sparegrid logs {bad[0].id}", "what it printed"),
                 (f"sparegrid retry {job.id} --failed", "tries the failed tasks again"),
             )
         ]
@@ -240,8 +241,3 @@ def _advice(job: JobView, troubled: Sequence[TaskView | TaskResult]) -> list[Ren
     if job.state == "active" and not job.running:
         return [commands((f"sparegrid explain {job.id}", "why nothing runs"))]
     return []
-
-
-def indented(renderable: RenderableType) -> RenderableType:
-    """A block set in by two columns."""
-    return Padding(renderable, (0, 0, 0, 2))

@@ -44,6 +44,9 @@ _MARKS = {
     "offline": ("○", "-"),
 }
 
+_CELLS = {"running": ("·", "."), "failed": ("✗", "!"), "lost": ("✗", "!"), "cancelled": ("░", "x")}
+"""Cells of a bar that are not progress. What runs has no end yet: it is as empty as the rest, but for its colour."""
+
 
 @dataclass(frozen=True)
 class Look:
@@ -81,13 +84,13 @@ class Look:
         bar = Text()
         for (_, state), count in zip(parts, cells, strict=True):
             bar.append(self._filled(state) * count, style=STATE_STYLES.get(state, ""))
-        bar.append(("─" if self.unicode else ".") * (width - sum(cells)))
+        bar.append(("·" if self.unicode else ".") * (width - sum(cells)))
         return bar
 
     def _filled(self, state: str) -> str:
-        if self.unicode:
-            return "━"
-        return {"failed": "!", "running": ">", "cancelled": "x"}.get(state, "#")
+        """The cell of a part: without colours, too, it tells what has ended well, what badly, and what not at all."""
+        known = _CELLS.get(state, ("━", "#"))
+        return known[0 if self.unicode else 1]
 
     @property
     def dash(self) -> str:

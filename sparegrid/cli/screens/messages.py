@@ -24,9 +24,9 @@ def headline(title: str) -> Text:
 
 
 def commands(*rows: tuple[str, str]) -> Text:
-    """Commands that the reader may type next, one a line, each with what it does."""
+    """Commands that the reader may type next, one a line that is never broken, each with what it does."""
     longest = max(len(command) for command, _ in rows)
-    text = Text()
+    text = Text(no_wrap=True, overflow="ignore")
     for at, (command, meaning) in enumerate(rows):
         text.append("\n  " if at else "  ")
         text.append(command, style="cyan")

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sparegrid.api import JobView
-from sparegrid.cli.screens.jobs import counts_line, done_of, job_bar, job_time
+from sparegrid.cli.screens.jobs import counts_line, done_of, job_bar, job_time, time_left
 from sparegrid.cli.screens.look import Look
 from sparegrid.cli.wording import safe
 
@@ -24,8 +24,8 @@ def progress_lines(look: Look, job: JobView) -> RenderableType:
         name.truncate(longest, overflow="ellipsis" if look.unicode else "crop", pad=True)
         lines.append(Text.assemble(name, "  ", job_bar(look, stage, width), f"  {done_of(stage)}"))
     last = counts_line(look, job)
-    left = job_time(look, job)
-    if left:
-        last.append(f" {look.dot} {left}")
+    last.append(f" {look.dot} {job_time(look, job)}")
+    if time_left(job):
+        last.append(f" {look.dot} {time_left(job)} left")
     last.truncate(look.width, overflow="ellipsis" if look.unicode else "crop")
     return Group(*lines, last)

@@ -13,9 +13,10 @@ from sparegrid.cli.screens.devices import devices_table
 from sparegrid.cli.screens.jobs import jobs_table
 from sparegrid.cli.screens.look import Look
 from sparegrid.cli.screens.messages import headline
-from sparegrid.cli.wording import number, plural, safe
+from sparegrid.cli.wording import number, plural
 
 _RATE_WINDOW_MS = 10_000
+_LEAST_NAME = 8
 _FRAME_LINES = 9
 """Lines that are no rows: title, two headings with their rules, gaps, remainders."""
 
@@ -80,13 +81,20 @@ def _title(look: Look, model: TopModel, devices: Sequence[DeviceView], jobs: Seq
     running = sum(view.running for view in online)
     queued = sum(job.queued + job.waiting for job in jobs)
     line = headline(model.grid_name)
-    for piece in (
-        f"{len(online)} of {plural(len(devices), 'device')} online",
-        f"{number(running)} of {plural(slots, 'slot')} busy",
-        f"{plural(queued, 'task')} to go",
-        f"{model.rate(look.now_ms):.1f} tasks/s",
-    ):
-        line.append(f"  {look.dot}  {safe(piece)}", style="not bold")
+    pieces = [
+        f" {look.dot} {piece}"
+        for piece in (
+            f"{number(len(online))}/{plural(len(devices), 'device')} online",
+            f"{number(running)}/{plural(slots, 'slot')} busy",
+            f"{plural(queued, 'task')} to go",
+            f"{model.rate(look.now_ms):.1f} tasks/s",
+        )
+    ]
+    # The numbers stay whole; a long name gives way.
+    room = look.width - sum(len(piece) for piece in pieces)
+    line.truncate(max(_LEAST_NAME, room), overflow="ellipsis" if look.unicode else "crop")
+    for piece in pieces:
+        line.append(piece, style="not bold")
     line.truncate(look.width, overflow="ellipsis" if look.unicode else "crop")
     return line
 

@@ -86,7 +86,13 @@ async def _demo(invocation: Invocation, grid: SmallGrid, size_name: str, target:
         await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         await asyncio.to_thread(target.write_bytes, await grid.client.payload(pictures[-1]))
         same = await grid.client.payload(pictures[0]) == await grid.client.payload(pictures[-1])
-    where = {"picture": str(target), "size": f"{size.width} x {size.height}", "cpus": cpus}
+    most = min(os.cpu_count() or 1, len(grid.devices))
+    where = {
+        "picture": str(target),
+        "size": f"{size.width} x {size.height}",
+        "cpus": cpus,
+        "most": str(most),
+    }
     invocation.show(summary(invocation.look(), rounds, where, same=same))
     invocation.show(
         Text(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 import click
 from rich.text import Text
 
 from sparegrid.api import DeviceChange, DeviceView, PauseRequest
+from sparegrid.cli.completing import device_names
 from sparegrid.cli.following import (
     cancelled_with_job,
     exit_code_of,
@@ -19,7 +21,7 @@ from sparegrid.cli.following import (
 )
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.options import PASS_THROUGH, json_option
-from sparegrid.cli.screens.devices import device_screen, explanation_screen
+from sparegrid.cli.screens.devices import device_line, device_screen, explanation_screen
 from sparegrid.cli.specs import TaskOptions, command_stage, job_of
 from sparegrid.cli.values import Seconds, key_values
 from sparegrid.cli.wording import safe
@@ -31,6 +33,15 @@ if TYPE_CHECKING:
     from sparegrid.client import Client
 
 ALL = "*"
+FOLLOW_S = 3.0
+"""How long a verb waits for a device to do as it was asked."""
+ASK_EVERY_S = 0.1
+_ASKED = {
+    PauseVerb.PAUSE: "pause",
+    PauseVerb.FINISH: "let its tasks end",
+    PauseVerb.GIVE_BACK: "give its tasks back",
+    PauseVerb.RESUME: "resume",
+}
 Change = Callable[["Client", DeviceView], Awaitable[DeviceView]]
 
 
@@ -39,14 +50,20 @@ class DeviceVerbs(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `show` where no verb stands."""
-        if args and not args[0].startswith("-") and (len(args) == 1 or args[1].startswith("-")):
+        # While somebody types, the verb may still come.
+        if (
+            args
+            and not ctx.resilient_parsing
+            and not args[0].startswith("-")
+            and (len(args) == 1 or args[1].startswith("-"))
+        ):
             asks_for_help = len(args) > 1 and args[1] in ctx.help_option_names
             args = ["--help"] if asks_for_help else [args[0], "show", *args[1:]]
         return super().parse_args(ctx, args)
 
 
 @click.group(cls=DeviceVerbs, subcommand_metavar="[VERB] [ARGS]...")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=device_names)
 @click.pass_context
 def device(ctx: click.Context, name: str) -> None:
     """Show a device by name or id, or do something with it. '*' means every device that is online.
@@ -99,17 +116,56 @@ def _change(ctx: click.Context, change: Change) -> None:
     async def main() -> None:
         async with invocation.client() as client:
             for view in await _named(client, ctx.meta["device"]):
-                changed = await change(client, view)
-                look = invocation.look()
-                line = Text.assemble(safe(changed.name), "  ", look.state(changed.state))
-                invocation.show(line.append(f"  {safe(changed.reason)}" if changed.reason else ""))
+                invocation.show(device_line(invocation.look(), await change(client, view)))
 
     invocation.run(main())
 
 
 def _verb(ctx: click.Context, verb: PauseVerb, for_s: float = 0.0) -> None:
     request = PauseRequest(verb=verb.value, for_s=for_s)
-    _change(ctx, lambda client, view: client.pause(view.id, request))
+    invocation: Invocation = ctx.obj
+
+    async def ask(client: Client, view: DeviceView) -> None:
+        await client.pause(view.id, request)
+        after = await _followed(client, view.id, verb)
+        line = device_line(invocation.look(), after)
+        if after.state == "offline":
+            line.append(f"; asked to {_ASKED[verb]} when it is back")
+        elif not follows(verb, after):
+            line.append(f"; asked to {_ASKED[verb]}")
+        invocation.show(line)
+
+    async def main() -> None:
+        async with invocation.client() as client:
+            for view in await _named(client, ctx.meta["device"]):
+                await ask(client, view)
+
+    invocation.run(main())
+
+
+async def _followed(client: Client, device_id: str, verb: PauseVerb) -> DeviceView:
+    """The device once it has done as it was asked, or as it is when that takes too long."""
+    deadline = time.monotonic() + FOLLOW_S
+    while True:
+        view = await client.device(device_id)
+        if view.state == "offline" or follows(verb, view) or time.monotonic() >= deadline:
+            return view
+        await asyncio.sleep(ASK_EVERY_S)
+
+
+def follows(verb: PauseVerb, view: DeviceView) -> bool:
+    """Whether the device is as the verb wants it."""
+    match verb:
+        case PauseVerb.RESUME:
+            return view.state in {"ready", "computing"}
+        case PauseVerb.PAUSE:
+            return view.state == "paused"
+        case PauseVerb.FINISH:
+            return view.state in {"draining", "paused"}
+        case PauseVerb.GIVE_BACK:
+            return view.state == "paused" and not view.assigned
+        case _:
+            assert_never(verb)
 
 
 for_option = click.option(

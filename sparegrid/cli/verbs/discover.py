@@ -12,7 +12,7 @@ from sparegrid.cli.options import json_option
 from sparegrid.cli.screens.listing import Column, listing
 from sparegrid.cli.screens.messages import commands
 from sparegrid.cli.values import Seconds
-from sparegrid.cli.wording import safe
+from sparegrid.cli.wording import duration, safe
 
 if TYPE_CHECKING:
     from sparegrid.discovery import FoundGrid
@@ -26,6 +26,8 @@ def discover(invocation: Invocation, for_s: float, as_json: bool) -> None:
     """Find grids on the local network. Only those that answer are listed."""
     from sparegrid.discovery import discover_grids
 
+    if invocation.err.is_terminal:
+        invocation.note(Text(f"Looking for {duration(for_s)}…"))
     found: list[FoundGrid] = invocation.run(discover_grids(for_s))
     if as_json:
         invocation.show_json(found)

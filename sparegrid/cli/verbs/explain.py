@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sparegrid.api import Explanation
+from sparegrid.cli.completing import device_names
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.options import json_option
 from sparegrid.cli.screens.devices import explanation_screen
@@ -13,7 +14,7 @@ from sparegrid.ids import parse_task_text
 
 
 @click.command()
-@click.argument("what", metavar="JOB|TASK|DEVICE")
+@click.argument("what", metavar="JOB|TASK|DEVICE", shell_complete=device_names)
 @json_option
 @click.pass_obj
 def explain(invocation: Invocation, what: str, as_json: bool) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 from rich.text import Text
 
 from sparegrid.api import JobList, JobView, RetryRequest, TaskView
+from sparegrid.cli.completing import ENDED_STATES, UNFINISHED_STATES, job_numbers
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.options import job_argument, json_option
 from sparegrid.cli.screens.jobs import job_screen, jobs_table, task_screen
-from sparegrid.cli.wording import safe
+from sparegrid.cli.wording import plural, safe
 from sparegrid.errors import BadInputError
 from sparegrid.ids import parse_job_id, parse_task_text
 
@@ -44,7 +46,7 @@ def jobs(invocation: Invocation, limit: int, state: tuple[str, ...], as_json: bo
 
 
 @click.command()
-@click.argument("job", metavar="JOB|TASK")
+@click.argument("job", metavar="JOB|TASK", shell_complete=job_numbers())
 @json_option
 @click.pass_obj
 def job(invocation: Invocation, job: str, as_json: bool) -> None:
@@ -81,7 +83,9 @@ async def _troubled(client: Client, view: JobView) -> list[TaskView]:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB…")
+@click.argument(
+    "jobs", nargs=-1, required=True, metavar="JOB…", shell_complete=job_numbers(*UNFINISHED_STATES)
+)
 @click.pass_obj
 def cancel(invocation: Invocation, jobs: tuple[str, ...]) -> None:
     """Cancel jobs: what waits never starts, what runs is stopped."""
@@ -90,13 +94,17 @@ def cancel(invocation: Invocation, jobs: tuple[str, ...]) -> None:
     async def main() -> None:
         async with invocation.client() as client:
             for number in numbers:
-                _say(invocation, await client.cancel(number))
+                before = await client.job(number)
+                if before.state in ENDED_STATES:
+                    _say(invocation, before, "it had ended already")
+                else:
+                    _say(invocation, await client.cancel(number))
 
     invocation.run(main())
 
 
 @click.command()
-@click.argument("which", nargs=-1, required=True, metavar="JOB | TASK…")
+@click.argument("which", nargs=-1, required=True, metavar="JOB | TASK…", shell_complete=job_numbers())
 @click.option(
     "--failed", is_flag=True, help="Those that failed, were lost or cancelled: the default for a job."
 )
@@ -114,7 +122,12 @@ def retry(invocation: Invocation, which: tuple[str, ...], failed: bool) -> None:
 
     async def main() -> None:
         async with invocation.client() as client:
-            _say(invocation, await client.retry(job, request))
+            before = await client.job(job)
+            after = await client.retry(job, request)
+            again = max(_ended_badly(before) - _ended_badly(after), len(tasks))
+            _say(
+                invocation, after, f"{plural(again, 'task')} tried again" if again else "nothing to try again"
+            )
 
     invocation.run(main())
 
@@ -136,11 +149,15 @@ def priority(invocation: Invocation, job: str, priority: int) -> None:
 
 
 @click.command()
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB…")
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB…", shell_complete=job_numbers(*ENDED_STATES))
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def remove(invocation: Invocation, jobs: tuple[str, ...]) -> None:
-    """Forget ended jobs and their results for good."""
+def remove(invocation: Invocation, jobs: tuple[str, ...], yes: bool) -> None:
+    """Forget ended jobs and their results for good. At a terminal it asks first."""
     numbers = [parse_job_id(text) for text in jobs]
+    if not yes and sys.stdin.isatty() and invocation.err.is_terminal:
+        named = f"job {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} jobs"
+        click.confirm(f"Forget {named} with all results?", abort=True, err=True)
 
     async def main() -> None:
         async with invocation.client() as client:
@@ -151,6 +168,11 @@ def remove(invocation: Invocation, jobs: tuple[str, ...]) -> None:
     invocation.run(main())
 
 
-def _say(invocation: Invocation, view: JobView) -> None:
+def _ended_badly(view: JobView) -> int:
+    return view.failed + view.lost + view.cancelled
+
+
+def _say(invocation: Invocation, view: JobView, more: str = "") -> None:
     look = invocation.look()
-    invocation.show(Text.assemble(f"Job {view.id}  {safe(view.name)}  ", look.state(view.state)))
+    line = Text.assemble(f"Job {view.id}  {safe(view.name)}  ", look.state(view.state))
+    invocation.show(line.append(f": {more}" if more else ""))

@@ -13,7 +13,6 @@ from sparegrid.api import JobView, ResultPage, TaskResult
 from sparegrid.cli.files import Fetch, Saved, fetch, plan_fetches
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.options import job_argument, json_option
-from sparegrid.cli.screens.jobs import task_name
 from sparegrid.cli.screens.listing import Column, listing
 from sparegrid.cli.wording import duration, plural, safe
 from sparegrid.errors import NotFoundError
@@ -69,7 +68,7 @@ async def _results(invocation: Invocation, text: str, output: Path | None, stage
             outcome = result.outcome
             rows.append(
                 [
-                    Text(task_name(view.id, result)),
+                    Text(result.id),
                     look.state(result.state),
                     Text("" if outcome.exit_code is None else str(outcome.exit_code)),
                     Text(safe(result.device)),

@@ -12,9 +12,11 @@ import msgspec
 from rich.text import Text
 
 from sparegrid.api import JobView
+from sparegrid.cli.completing import job_files
 from sparegrid.cli.following import wait_with_progress
 from sparegrid.cli.invocation import Invocation
 from sparegrid.cli.options import json_option
+from sparegrid.cli.screens.messages import commands
 from sparegrid.cli.verbs.results import fetch_results
 from sparegrid.cli.wording import plural
 from sparegrid.errors import JobFailedError
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="JOB.toml")
+@click.argument(
+    "file", type=click.Path(dir_okay=False, path_type=Path), metavar="JOB.toml", shell_complete=job_files
+)
 @click.option("-w", "--wait", is_flag=True, help="Wait for its end; the exit code is 1 when it fails.")
 @click.option(
     "-o", "--output", type=click.Path(file_okay=False, path_type=Path), help="Wait, then fetch files here."
@@ -78,7 +82,13 @@ async def _submit(
                 invocation.show_json(submitted)
             else:
                 invocation.show(Text(f"Job {job} submitted: {plural(submitted.tasks, 'task')}"))
-                invocation.note(Text(f"  sparegrid job {job}", style="cyan"))
+                invocation.note(
+                    commands(
+                        (f"sparegrid job {job}", "how far it is"),
+                        (f"sparegrid logs -f {job}", "what its tasks print, as it comes"),
+                        (f"sparegrid results {job} -o DIR", "fetches the files, once it is done"),
+                    )
+                )
             return
         invocation.note(Text(f"Job {job} submitted: {plural(submitted.tasks, 'task')}"))
         view = await _wait(invocation, client, job)
@@ -92,7 +102,7 @@ async def _submit(
 
 async def _wait(invocation: Invocation, client: Client, job: JobId) -> JobView:
     try:
-        return await wait_with_progress(client, job, invocation)
+        return await wait_with_progress(client, job, invocation, "Ctrl-C leaves it to the grid")
     except asyncio.CancelledError:
         invocation.note(Text(f"Job {job} goes on. sparegrid cancel {job}   ends it"))
         raise

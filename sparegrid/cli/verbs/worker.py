@@ -10,6 +10,7 @@ import msgspec
 from rich.text import Text
 
 from sparegrid.cli.invocation import Invocation
+from sparegrid.cli.membership import full_url
 from sparegrid.cli.values import key_values
 from sparegrid.cli.wording import safe
 
@@ -34,7 +35,13 @@ def worker(invocation: Invocation, /, label: tuple[str, ...], **changes: Any) ->
     from sparegrid.config import load
 
     chosen = {key: value for key, value in changes.items() if value is not None}
-    settings = load(invocation.paths(), invocation.environ).worker
+    loaded = load(invocation.paths(), invocation.environ)
+    settings = loaded.worker
+    if invocation.err.is_terminal and "worker.log_level" not in loaded.sources:
+        # A person at a terminal sees nothing of the log while all is well.
+        chosen["log_level"] = "warning"
+    if chosen.get("coordinator"):
+        chosen["coordinator"] = full_url(chosen["coordinator"])
     if label:
         chosen["labels"] = settings.labels | key_values(label, "label")
     settings = msgspec.structs.replace(settings, **chosen)
@@ -43,3 +50,4 @@ def worker(invocation: Invocation, /, label: tuple[str, ...], **changes: Any) ->
         await work(settings, ready=lambda text: invocation.show(Text(safe(text))), stop=stop)
 
     invocation.serve(program)
+    invocation.show(Text("Left; what ran here goes to other devices"))

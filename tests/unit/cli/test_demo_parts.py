@@ -90,7 +90,7 @@ def test_the_sum_is_the_ratio_of_two_measured_times() -> None:
     alone = Round("One device alone", 40, {"device-1": 40}, seconds=20.0, ended=True)
     both = Round("2 devices together", 40, {"device-1": 21, "device-2": 19}, seconds=10.5, ended=True)
     look = a_look()
-    where = {"picture": "p.png", "size": "960 x 540", "cpus": "2 CPUs"}
+    where = {"picture": "p.png", "size": "960 x 540", "cpus": "2 CPUs", "most": "2"}
     text = drawn(look, summary(look, [alone, both], where, same=True))
     assert "1.90×" in text
     assert "20.0 s on one device, 10.5 s on 2" in text

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from sparegrid.api import AttemptView, Explanation, TaskView
 from sparegrid.cli.screens.devices import device_screen, devices_table, explanation_screen
-from sparegrid.cli.screens.jobs import job_screen, jobs_table, task_name, task_screen
+from sparegrid.cli.screens.jobs import job_screen, jobs_table, task_screen
 from sparegrid.cli.screens.messages import commands, error_text
 from sparegrid.cli.screens.progress import progress_lines
 from sparegrid.cli.screens.top import TopModel, top_screen
@@ -119,13 +119,13 @@ def test_a_job_tells_how_far_it_is_and_where_it_fails() -> None:
         "37 of 100 tasks done",
         "4 running",
         "1 failed",
-        "17.tiles.5",
+        "17.0.5",
         "raspi",
         "exit code 3",
         "2 min 5 s left",
     ):
         assert piece in text
-    assert "sparegrid logs 17.tiles.5" in text
+    assert "sparegrid logs 17.0.5" in text
     assert "sparegrid retry 17 --failed" in text
 
 
@@ -139,9 +139,9 @@ def test_a_done_job_names_the_way_to_its_results() -> None:
     assert "sparegrid results 17 -o DIR" in text
 
 
-def test_a_stage_with_a_dot_in_its_name_is_named_by_number() -> None:
-    assert task_name("17", TaskView("17.1.4", "v1.2", 4, "done")) == "17.1.4"
-    assert task_name("17", TaskView("17.1.4", "tiles", 4, "done")) == "17.tiles.4"
+def test_a_task_goes_by_its_id_beside_its_stage() -> None:
+    text = drawn(a_look(), task_screen(a_look(), TaskView("17.1.4", "v1.2", 4, "done")))
+    assert "Task 17.1.4  stage v1.2" in text
 
 
 def test_one_failure_of_ten_thousand_is_seen_in_the_bar() -> None:
