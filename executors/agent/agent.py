@@ -343,7 +343,8 @@ class Agent:
                 await asyncio.sleep(BUSY_TICK_S)
             else:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._busy.wait(), IDLE_TICK_S)
+                    async with asyncio.timeout(IDLE_TICK_S):
+                        await self._busy.wait()
                 self._busy.clear()
             now_ms = self._now_ms()
             self._act(self.session.on_tick(now_ms))

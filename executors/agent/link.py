@@ -127,7 +127,9 @@ class Link:
 
     async def _await_welcome(self, socket: aiohttp.ClientWebSocketResponse) -> list[ToWorker]:
         """Read up to Welcome and answer it. Returns what came with it."""
-        frame = await asyncio.wait_for(socket.receive(), _ANSWER_TIMEOUT_S)
+        # WORKAROUND https://github.com/python/cpython/issues/86296: wait_for of Python 3.11 may swallow a cancellation.
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            frame = await socket.receive()
         if frame.type is not aiohttp.WSMsgType.BINARY:
             raise UnreachableError("No welcome", "the coordinator ended the connection without an answer")
         messages, _unknown = self._codec.decode(frame.data)

@@ -122,7 +122,9 @@ class Runner:
         try:
             message = await self._message_of(run)
         except RecalledError:
-            if self._runs.pop(number, None) is not None:
+            # The attempt may have been started anew already, as another run.
+            if self._runs.get(number) is run:
+                del self._runs[number]
                 self._listener.on_recalled(run.lane, [number])
             return
         del self._runs[number]

@@ -129,6 +129,13 @@ class WorkFolder:
             self._make_removable()
             shutil.rmtree(self.path)
 
+    def clear(self) -> None:
+        """Free what an attempt left, now that all of it is told: an idle slot holds no disk, and nobody's files count
+        as the next one's. What resists is reported by the next `enter`."""
+        if self._exists and not _is_untouched(self.path):
+            with suppress(OSError):
+                self.remove()
+
     def _make_removable(self) -> None:
         """Take back the folders that the task locked; never through a link."""
         os.chmod(self.path, 0o700)

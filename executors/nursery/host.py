@@ -16,6 +16,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from executors.nursery.folder import WorkFolder
 from executors.nursery.protocol import (
     Fork,
     KillSlot,
@@ -122,6 +123,9 @@ class Host:
                 os.close(self._pidfds.pop(slot))
             # What the slot had below it is this process's now; nothing may outlive the attempt.
             bury_children(frozenset(self._pids.values()))
+            with suppress(OSError):
+                # One that was killed left its folder, which may be what fills the disk.
+                WorkFolder(self._folder / f"slot-{slot}", self._outbox).remove()
             code = os.waitstatus_to_exitcode(status)
             self._tell(SlotEnded(slot, max(code, 0), max(-code, 0)))
 

@@ -68,6 +68,7 @@ class Slot:
         try:
             while (request := self._next_request()) is not None:
                 done = self._serve(request)
+                self._folder.clear()
                 self._folder.leave()
                 self._send(done)
                 if done.worn:

@@ -16,7 +16,7 @@ from executors.agent.slot_handle import SlotHandle
 from executors.nursery.protocol import Done, LogPiece, Place, RunCall, RunCommand
 from sparegrid.messages import Inline
 
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 _attempts = count(1)
 
 

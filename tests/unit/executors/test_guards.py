@@ -151,3 +151,15 @@ async def test_a_task_with_too_many_processes_is_stopped_at_once(
         ended = await grid.ended(await grid.sh(line))
     assert (ended.blame, ended.outcome.signal) == ("task", "SIGKILL")
     assert ended.reason.endswith("processes, over the limit of 20")
+
+
+async def test_what_a_task_left_is_off_the_disk_before_its_end_is_told(tmp_path: Path) -> None:
+    big = "head -c 3000000 /dev/zero > big"
+    killed = {"function": "os:system", "args": [f"{big}; kill -9 $PPID; sleep 1000"]}
+    async with fake_grid(tmp_path) as grid, working(grid, tmp_path):
+        work = tmp_path / "worker" / "work"
+        await grid.outcome_of(await grid.sh(big))
+        assert size_of(str(work)) < 1 << 20
+        (number,) = await grid.run(killed, kind="python")
+        assert (await grid.ended(number)).outcome.signal == "SIGKILL"
+        assert size_of(str(work)) < 1 << 20
