@@ -20,12 +20,22 @@ MAX_BODY_BYTES = 32 << 20
 MAX_TASKS_PER_JOB = 10_000_000
 MAX_STAGES = 1000
 MAX_NAME_CHARS = 200
+MAX_SECONDS = 315_360_000
+"""Ten years: the longest time that anybody may ask for."""
+MAX_BYTES = 1 << 53
+"""The largest size that JSON carries exactly everywhere."""
+MAX_COUNT = (1 << 31) - 1
+MAX_AXIS_FLOAT = 1e100
 
 
 # ---- what a submitter sends -------------------------------------------------------------------------------------
 
 Scalar = str | int | float | bool | None
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+AxisNumber = (
+    Annotated[float, Meta(ge=-MAX_AXIS_FLOAT, le=MAX_AXIS_FLOAT)]
+    | Annotated[int, Meta(ge=-MAX_BYTES, le=MAX_BYTES)]
+)
 
 
 class Requires(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -37,11 +47,14 @@ class Requires(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = []
     platforms: Annotated[list[str], Meta(description="Any of these: linux, linux/aarch64, …")] = []
     cpus: Annotated[float, Meta(ge=0, le=4096, description="CPUs of one task; thousandths count")] = 1.0
-    memory: Annotated[int, Meta(ge=0, description="Bytes of memory of one task")] = 0
-    disk: Annotated[int, Meta(ge=0, description="Bytes of disk of one task")] = 0
+    memory: Annotated[int, Meta(ge=0, le=MAX_BYTES, description="Bytes of memory of one task")] = 0
+    disk: Annotated[int, Meta(ge=0, le=MAX_BYTES, description="Bytes of disk of one task")] = 0
     gpus: Annotated[int, Meta(ge=0, le=64)] = 0
-    vram: Annotated[int, Meta(ge=0, description="Bytes of GPU memory of one task")] = 0
-    counts: Annotated[dict[str, int], Meta(description="Named integer resources, such as licences")] = {}
+    vram: Annotated[int, Meta(ge=0, le=MAX_BYTES, description="Bytes of GPU memory of one task")] = 0
+    counts: Annotated[
+        dict[str, Annotated[int, Meta(ge=0, le=MAX_COUNT)]],
+        Meta(description="Named integer resources, such as licences"),
+    ] = {}
     programs: Annotated[list[str], Meta(description="Programs the device must have, such as ffmpeg")] = []
     labels: Annotated[dict[str, str], Meta(description="Labels the device must carry")] = {}
     device: Annotated[str, Meta(description="Id or name of the one device to run on")] = ""
@@ -57,7 +70,7 @@ class Need(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     stage: str
     map: Annotated[str, Meta(pattern="^(all|same|groups)$")] = "all"
-    size: Annotated[int, Meta(ge=1)] = 1
+    size: Annotated[int, Meta(ge=1, le=MAX_COUNT)] = 1
     files: Annotated[
         str, Meta(description="Glob of its output files to place in the work folder; empty for none")
     ] = "**"
@@ -76,9 +89,9 @@ class StageItems(Struct, forbid_unknown_fields=True, omit_defaults=True):
 class RangeAxis(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Numbers from `start` to `stop`, inclusive of `stop` when the step meets it."""
 
-    start: float | int
-    stop: float | int
-    step: float | int = 1
+    start: AxisNumber
+    stop: AxisNumber
+    step: AxisNumber = 1
 
 
 class Items(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -89,7 +102,10 @@ class Items(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """
 
     count: (
-        Annotated[int, Meta(ge=0, description="Tasks 0 to count-1, with no item but their index")] | None
+        Annotated[
+            int, Meta(ge=0, le=MAX_BYTES, description="Tasks 0 to count-1, with no item but their index")
+        ]
+        | None
     ) = None
     values: Annotated[list[Any] | None, Meta(description="One task per value")] = None
     axes: Annotated[
@@ -114,7 +130,9 @@ class StageSpec(Struct, forbid_unknown_fields=True, omit_defaults=True):
     outputs: Annotated[list[str], Meta(description="Globs of files to keep")] = []
     requires: Requires = field(default_factory=Requires)
     retries: Annotated[int, Meta(ge=0, le=100, description="Tries after a failure of the task itself")] = 2
-    timeout_s: Annotated[float, Meta(ge=0, description="Limit of one try's running time; 0 is none")] = 0.0
+    timeout_s: Annotated[
+        float, Meta(ge=0, le=MAX_SECONDS, description="Limit of one try's running time; 0 is none")
+    ] = 0.0
     restartable: Annotated[bool, Meta(description="A second try may run beside a slow first one")] = True
     checkpoint_signal: Annotated[str, Meta(pattern=r"^(|SIG(USR1|USR2|TERM|INT|HUP))$")] = ""
     checkpoint_files: Annotated[str, Meta(description="Glob of the files that are the checkpoint")] = ""
@@ -134,7 +152,8 @@ class JobSpec(Struct, forbid_unknown_fields=True, omit_defaults=True):
     priority: Annotated[int, Meta(ge=1, le=10)] = 5
     open: Annotated[bool, Meta(description="More items may be appended until it is closed")] = False
     keep_s: Annotated[
-        int, Meta(ge=0, description="How long results are kept after the end; 0 is until removed")
+        int,
+        Meta(ge=0, le=MAX_SECONDS, description="How long results are kept after the end; 0 is until removed"),
     ] = 0
 
 
@@ -162,7 +181,7 @@ class PauseRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A verb for a device: pause, finish, give_back or resume."""
 
     verb: Annotated[str, Meta(pattern="^(pause|finish|give_back|resume)$")]
-    for_s: Annotated[float, Meta(ge=0, description="Seconds; 0 is until resumed")] = 0.0
+    for_s: Annotated[float, Meta(ge=0, le=MAX_SECONDS, description="Seconds; 0 is until resumed")] = 0.0
 
 
 class DeviceChange(Struct, forbid_unknown_fields=True, omit_defaults=True):

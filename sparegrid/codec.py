@@ -47,18 +47,22 @@ class FrameCodec(Generic[M]):
         """The messages of a frame in order, and those that could not be read.
 
         Raises:
-            msgspec.DecodeError: the frame itself is not a list.
+            msgspec.DecodeError: the frame itself is not a list, or is nested too deeply to be looked at.
         """
         try:
             return self._whole(frame), []
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # msgspec 0.22 lets UnicodeDecodeError through for a text that is not UTF-8.
             pass
         known: list[M] = []
         unknown: list[Undecodable] = []
-        for raw in self._raw(frame):
+        try:
+            raws = self._raw(frame)
+        except RecursionError as error:
+            raise msgspec.DecodeError("it is nested too deeply") from error
+        for raw in raws:
             try:
                 known.append(self._one(raw))
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 unknown.append(Undecodable(str(error), bytes(raw)[:80]))
         return known, unknown

@@ -27,9 +27,10 @@ class CommandParams(Struct, forbid_unknown_fields=True, omit_defaults=True):
     shell: Annotated[str, Meta(description="A line for the platform's shell (sh, or cmd on Windows)")] = ""
     env: Annotated[dict[str, str], Meta(description="Environment variables added to the task's own")] = {}
     stdin: Annotated[str, Meta(description="Text given on standard input; empty for none")] = ""
-    ok_codes: Annotated[list[int], Meta(description="Exit codes that mean success")] = msgspec.field(
-        default_factory=lambda: [0]
-    )
+    ok_codes: Annotated[
+        list[Annotated[int, Meta(ge=-(1 << 31), le=(1 << 32) - 1)]],
+        Meta(description="Exit codes that mean success"),
+    ] = msgspec.field(default_factory=lambda: [0])
     platforms: Annotated[
         dict[str, CommandVariant],
         Meta(

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
+import msgspec
+
 from coordinator.scheduler.effects import Effect, Forget, Keep, Record, Retire
 from coordinator.scheduler.events import ClockJumped, DeviceAttached, SchedulerEvent, Ticked
 from coordinator.scheduler.machine import Machine
@@ -22,7 +24,7 @@ from coordinator.server.clock import GridClock
 from coordinator.server.held import Held
 from coordinator.server.ports import Journal, Outlet
 from coordinator.server.store import Batch, TokenRow
-from sparegrid.errors import GridError, StorageError
+from sparegrid.errors import BadInputError, GridError, StorageError
 
 log = logging.getLogger("sparegrid.coordinator.driver")
 
@@ -229,6 +231,7 @@ class Driver:
     def _request(self, entry: _Entry, answer: asyncio.Future[None], now_ms: int) -> None:
         """Handle a request: the machine refuses before it changes anything."""
         try:
+            _check_storable(entry.event)
             effects = self.machine.handle(entry.event, now_ms)
         except GridError as error:
             if not answer.done():
@@ -379,6 +382,18 @@ def _note_snapshot(saved: Future[None]) -> None:
     if error is not None:
         # The journal still holds every fact: a missing snapshot costs time at the next start, nothing else.
         log.warning("a snapshot was not saved: %s", error)
+
+
+def _check_storable(event: SchedulerEvent) -> None:
+    """Raise BadInputError for a request that the journal could not keep: too late to refuse once it is handled."""
+    try:
+        msgspec.msgpack.encode(event)
+    except (OverflowError, RecursionError, ValueError, TypeError) as error:
+        raise BadInputError(
+            "Cannot be kept",
+            f"it holds something that cannot be stored: {error}",
+            "Numbers have at most 64 bits; lists and objects are nested at most a few hundred levels deep",
+        ) from error
 
 
 def _ended() -> StorageError:

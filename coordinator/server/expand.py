@@ -22,6 +22,7 @@ from coordinator.server.links import Link, Parcel
 from coordinator.server.placing import Found, place
 from coordinator.server.refs import file_of_value
 from sparegrid.api import Need, Requires, StageSpec
+from sparegrid.codec import MAX_FRAME_BYTES
 from sparegrid.errors import GridError, NotFoundError, TooLargeError
 from sparegrid.globs import matching
 from sparegrid.ids import AttemptId, DeviceId, JobId, StageIndex, TaskIndex
@@ -31,6 +32,10 @@ log = logging.getLogger("sparegrid.coordinator.expand")
 
 MAX_FILES = 50_000
 """Files that one task may get from the tasks it needs."""
+MAX_MESSAGE_BYTES = MAX_FRAME_BYTES - (1 << 20)
+"""Of a Template or of one run: a frame has room for it."""
+MAX_SHARED_BYTES = 10 << 20
+"""Of the files in a Template that come from needed tasks; a submission leaves this much room."""
 MAX_GAP = 16
 CACHED_STAGES = 16
 
@@ -87,7 +92,23 @@ class Expander:
         self._shared: OrderedDict[tuple[JobId, StageIndex], list[FileEntry]] = OrderedDict()
 
     def expand(self, effect: AssignTasks, link: Link) -> Parcel | list[Any]:
-        """The messages, or a parcel that `begin` fills once the effect's cause is durable."""
+        """The messages, or a parcel that `begin` fills once the effect's cause is durable.
+
+        What cannot be expanded fails its attempts as their task's fault: the assignment is durable and would come
+        back after every start, so it must end, and never the process.
+        """
+        try:
+            return self._expand(effect, link)
+        except Exception as error:  # the boundary of one assignment
+            log.exception("job %d stage %d cannot be assigned", effect.job, effect.stage)
+            link.templates.discard((effect.device, int(effect.job), int(effect.stage)))
+            for allot in effect.allots:
+                for k in range(allot.count):
+                    index, attempt = TaskIndex(allot.index + k), AttemptId(allot.attempt + k)
+                    self._give_up(_given_up(effect, index, attempt, _in_words(error)))
+            return []
+
+    def _expand(self, effect: AssignTasks, link: Link) -> Parcel | list[Any]:
         job, stage, device = effect.job, effect.stage, effect.device
         spec = self._machine.stage_spec(job, stage)
         template: Template | None = None
@@ -95,6 +116,7 @@ class Expander:
         if key not in link.templates:
             link.templates.add(key)
             template = self._template(spec, effect)
+            _check_size("its template", template, MAX_MESSAGE_BYTES)
         runs = self._runs(effect)
         if spec.items.stage is None and not any(need.files for need in spec.needs):
             assign = Assign(device=device, job=job, stage=stage, runs=runs)
@@ -162,19 +184,26 @@ class Expander:
                 source = self._machine.source_of(effect.job, effect.stage, index)
             own = [each for each in needed if each[0].map != "all" and each[0].files]
             wanted.append(_Wanted(run, own, source))
-        return _OrderParcel(effect.device, _Order(effect.job, effect.stage, spec, template, shared, wanted))
+        return _OrderParcel(effect, _Order(effect.job, effect.stage, spec, template, shared, wanted))
 
     # ---- in a thread, after the commit --------------------------------------------------------------------------
 
     async def _fill(self, parcel: _OrderParcel) -> None:
         order = parcel.order
         try:
-            parcel.fill(await asyncio.to_thread(self._look_up, parcel.device, order))
-        except GridError as error:
-            log.warning("inputs of job %d stage %d cannot be put together: %s", order.job, order.stage, error)
+            parcel.fill(await asyncio.to_thread(self._look_up, parcel.effect.device, order))
+        except Exception as error:  # the boundary of one assignment: what waits behind the parcel must leave
+            log.warning(
+                "inputs of job %d stage %d cannot be put together: %s",
+                order.job,
+                order.stage,
+                error,
+                exc_info=not isinstance(error, GridError),
+            )
             parcel.fill([] if order.template is None else [order.template])
             for wanted in order.wanted:
-                self._give_up(_given_up(parcel.device, order, wanted.run, str(error)))
+                index, attempt = TaskIndex(wanted.run.index), AttemptId(wanted.run.attempt)
+                self._give_up(_given_up(parcel.effect, index, attempt, _in_words(error)))
 
     def _look_up(self, device: DeviceId, order: _Order) -> list[Any]:
         shared = self._shared_files(order)
@@ -198,6 +227,7 @@ class Expander:
             if found:
                 own = [entry.path for entry in run.files or ()]
                 run.files = [*(run.files or ()), *place(found, [*taken, *own])]
+                _check_size(f"task {run.index} with its files", run, MAX_MESSAGE_BYTES)
             runs.append(run)
         messages.append(Assign(device=device, job=order.job, stage=order.stage, runs=runs))
         return messages
@@ -211,6 +241,7 @@ class Expander:
             lookup = _Lookup(self._outcomes, order.job, [(stage, tasks) for _, stage, tasks in order.shared])
             found = lookup.found(order.shared)
             files = place(found, [entry.path for entry in order.spec.inputs])
+            _check_size("what every task gets from the tasks it needs", files, MAX_SHARED_BYTES)
             self._shared[key] = files
             while len(self._shared) > CACHED_STAGES:
                 self._shared.popitem(last=False)
@@ -220,9 +251,9 @@ class Expander:
 class _OrderParcel(Parcel):
     """A parcel and what must be looked up for it."""
 
-    def __init__(self, device: DeviceId, order: _Order) -> None:
+    def __init__(self, effect: AssignTasks, order: _Order) -> None:
         super().__init__()
-        self.device = device
+        self.effect = effect
         self.order = order
 
 
@@ -306,13 +337,28 @@ def split_item(item: Any) -> tuple[Any, list[FileEntry] | None]:
     return {**item, "file": entry.path}, [entry]
 
 
-def _given_up(device: DeviceId, order: _Order, run: Run, reason: str) -> AttemptEnded:
+def _check_size(what: str, message: object, limit: int) -> None:
+    """Raise what encoding raises, or TooLargeError for what no frame has room for."""
+    size = len(msgspec.msgpack.encode(message))
+    if size > limit:
+        raise TooLargeError(
+            "Too large to be sent",
+            f"{what} has {size} bytes; {limit} is the limit",
+            "Put large inputs into files of more than 8 KiB each: they travel as blobs",
+        )
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) if isinstance(error, GridError) else f"{type(error).__name__}: {error}"
+
+
+def _given_up(effect: AssignTasks, index: TaskIndex, attempt: AttemptId, reason: str) -> AttemptEnded:
     return AttemptEnded(
-        device=device,
-        job=order.job,
-        stage=order.stage,
-        index=TaskIndex(run.index),
-        attempt=AttemptId(run.attempt),
+        device=effect.device,
+        job=effect.job,
+        stage=effect.stage,
+        index=index,
+        attempt=attempt,
         blame=Blame.TASK,
         reason=f"its inputs cannot be put together: {reason}",
         outcome=Outcome(),

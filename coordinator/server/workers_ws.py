@@ -183,9 +183,9 @@ class _Connection:
                     await self._socket.send_bytes(frame)
         except ConnectionError:
             self._drop("the connection broke")
-        except TooLargeError as error:
-            log.exception("a message is larger than a frame")
-            self._drop(str(error))
+        except Exception as error:  # the boundary of one connection: a silent sender would starve the device
+            log.exception("messages cannot be sent", extra={"device": link.device})
+            self._drop(f"messages cannot be sent: {error}")
 
     def _drop(self, reason: str) -> None:
         """End the connection now: the reader wakes up and leaves."""

@@ -25,7 +25,7 @@ from coordinator.server.clock import MAX_BEAT_GAP_MS, GridClock
 from coordinator.server.driver import BURST_WHILE_COMMITTING, Driver
 from coordinator.server.store import Batch, TokenRow
 from sparegrid.api import Items, JobSpec, StageSpec
-from sparegrid.errors import NotFoundError, StorageError
+from sparegrid.errors import BadInputError, NotFoundError, StorageError
 from sparegrid.ids import DeviceId, JobId, PrincipalId, SessionId, StageIndex, TaskIndex
 from sparegrid.messages import Outcome, Reading
 from tests.fakes.worker import capability
@@ -400,4 +400,26 @@ async def test_the_last_view_of_a_job_is_released_with_its_result() -> None:
     assert bench.released(Retire)
     assert bench.journal.batches[-1].retired
     assert bench.journal.batches[-1].keeps
+    await bench.close()
+
+
+@pytest.mark.parametrize("what", ["number", "nesting"])
+async def test_a_request_that_the_journal_cannot_keep_is_refused_before_it_is_handled(
+    bench: Bench, what: str
+) -> None:
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    values = [2**70] if what == "number" else deep
+    spec = JobSpec("j", [StageSpec(kind="mine", params={"odd": values})])
+    job = bench.driver.machine.next_job_id()
+    event = JobSubmitted(job=job, spec=spec, submitter=PrincipalId("local"), wall_ms=5)
+    with pytest.raises(BadInputError, match="Cannot be kept"):
+        await bench.driver.submit(event)
+    assert not bench.fatal
+    assert not bench.driver.machine.has_job(job)
+    answer = bench.submit()
+    await turns()
+    await landed(bench)
+    await answer
     await bench.close()
