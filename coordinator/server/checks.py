@@ -32,10 +32,14 @@ MAX_ITEM_BYTES = 256 << 10
 """Of one item, encoded: an assignment of several must fit into a frame."""
 MAX_ITEMS_BYTES = 256 << 20
 """Of a blob of items."""
+MAX_DEPTH = 64
+"""Of lists and objects inside each other, in parameters and items: journals and snapshots nest them deeper still."""
 MANY = 2000
 """More items are checked in a thread: the loop serves others meanwhile."""
 TITLE = "Not accepted"
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}\Z")
+_NESTS = (dict, list)
+_encode = msgspec.msgpack.Encoder().encode
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -97,6 +101,11 @@ def _check_names(spec: JobSpec) -> None:
     if len(spec.stages) > MAX_STAGES:
         raise TooLargeError(TITLE, f"stages: {len(spec.stages)} of them; {MAX_STAGES} is the limit")
     _check_name(spec.name, "name")
+    for number, stage in enumerate(spec.stages):
+        _check_travels(stage.params, f"stages[{number}].params")
+        for name, axis in (stage.items.axes or {}).items():
+            if isinstance(axis, list):
+                _check_travels(axis, f"stages[{number}].items.axes.{name}")
     seen: dict[str, int] = {}
     for number, stage in enumerate(spec.stages):
         where = f"stages[{number}].name"
@@ -163,7 +172,7 @@ async def _read_items(stage: StageSpec, number: int, blobs: Blobs) -> StageSpec:
     )
     try:
         values = await asyncio.to_thread(msgspec.json.decode, data, type=list[Any])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInputError(TITLE, f"{where}: expected a JSON array, and {error}") from error
     await _check_present([(f"{where}[{at}].file", entry.content) for at, entry in file_items(values)], blobs)
     return replace(stage, items=replace(stage.items, blob=None, values=values))
@@ -331,12 +340,8 @@ def _texts(value: Any, place: str) -> list[tuple[str, str]]:
 
 def _check_values(values: Sequence[Any], names: dict[str, str], where: str, stage: str) -> None:
     """Every value can travel, and has what the parameters ask of it."""
-    encode = msgspec.msgpack.Encoder().encode
     for at, value in enumerate(values):
-        try:
-            size = len(encode(value))
-        except (OverflowError, ValueError, TypeError) as error:
-            raise BadInputError(TITLE, f"{where}[{at}]: {error}") from error
+        size = _check_travels(value, where, at)
         if size > MAX_ITEM_BYTES:
             raise TooLargeError(
                 TITLE,
@@ -353,6 +358,53 @@ def _check_values(values: Sequence[Any], names: dict[str, str], where: str, stag
                 )
     for at, entry in file_items(values):
         _check_entry(entry, f"{where}[{at}].file")
+
+
+def _check_travels(value: Any, where: str, at: int | None = None) -> int:
+    """Bytes of a value as it travels and is kept. The place is `where`, or its element `at`.
+
+    JSON has no way to write what is no number, so only its size and depth count.
+
+    Raises:
+        BadInputError: a whole number over 64 bits; names the place.
+        TooLargeError: too many levels.
+    """
+    try:
+        size = len(_encode(value))
+    except (OverflowError, RecursionError, ValueError, TypeError) as error:
+        place = where if at is None else f"{where}[{at}]"
+        _check_depth(value, place)
+        _check_numbers(value, place)
+        raise BadInputError(TITLE, f"{place}: {error}") from error
+    if type(value) in _NESTS:
+        _check_depth(value, where if at is None else f"{where}[{at}]")
+    return size
+
+
+def _check_depth(value: Any, where: str) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        parts = [each for each in level if type(each) in _NESTS]
+        if not parts:
+            return
+        level = [each for part in parts for each in (part.values() if type(part) is dict else part)]
+    raise TooLargeError(TITLE, f"{where}: more than {MAX_DEPTH} lists and objects inside each other")
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Name the whole number that has no room."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        # Its digits may be thousands, which Python does not print.
+        bits = value.bit_length()
+        raise BadInputError(
+            TITLE, f"{where}: a whole number of {bits} bits; 64 is the limit", "Write it as text"
+        )
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_numbers(part, f"{where}.{key}")
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            _check_numbers(part, f"{where}[{at}]")
 
 
 def _unknown(name: str, place: str, stage: StageSpec, keys: set[str]) -> BadInputError:

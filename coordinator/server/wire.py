@@ -60,6 +60,10 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         if len(data) > LARGE_BODY_BYTES:
             return await asyncio.to_thread(msgspec.json.decode, data, type=kind)
         return msgspec.json.decode(data, type=kind)
+    except RecursionError as error:
+        raise BadInputError(
+            "Not accepted", "The body has too many lists and objects inside each other"
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise undecodable(data, error) from error
 

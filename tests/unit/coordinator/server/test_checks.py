@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.server.checks import MAX_ITEM_BYTES, check_submission
+from coordinator.server.checks import MAX_ITEM_BYTES, check_items, check_submission
 from coordinator.server.wire import undecodable
-from sparegrid.api import JobSpec
+from sparegrid.api import JobSpec, JobView
 from sparegrid.errors import BadInputError, NotFoundError, TooLargeError
+from sparegrid.ids import StageIndex
 
 HASH = "ab" * 32
 
@@ -215,3 +216,54 @@ def test_a_wrong_value_is_located_by_its_path() -> None:
     with pytest.raises(msgspec.ValidationError) as caught:
         msgspec.json.decode(data, type=JobSpec)
     assert "stages[0].retries: expected int, got str" in str(undecodable(data, caught.value))
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        ({"items": {"values": [1, {"n": [2**64]}]}}, "stages[0].items.values[1].n[0]"),
+        ({"items": {"values": [-(2**63) - 1]}}, "stages[0].items.values[0]"),
+        ({"items": {"axes": {"n": [1, 2**64]}}}, "stages[0].items.axes.n[1]"),
+        ({"kind": "mine", "params": {"a": {"b": 10**5000}}}, "stages[0].params.a.b"),
+    ],
+)
+async def test_a_whole_number_over_64_bits_is_refused_with_its_place(
+    stage: dict[str, Any], place: str
+) -> None:
+    told = await refusal(stage)
+    assert place in told
+    assert "64 is the limit" in told
+
+
+async def test_whole_numbers_of_64_bits_are_taken() -> None:
+    await check_submission(job({"items": {"values": [2**64 - 1, -(2**63)]}}), FakeBlobs(), 1000)
+
+
+@pytest.mark.parametrize("levels", [65, 900])
+@pytest.mark.parametrize("where", ["values", "axes", "params"])
+async def test_too_many_levels_are_refused(levels: int, where: str) -> None:
+    deep = nested(levels)
+    stages: dict[str, dict[str, Any]] = {
+        "values": {"items": {"values": [deep]}},
+        "axes": {"items": {"axes": {"n": deep}}},
+        "params": {"kind": "mine", "params": {"a": deep}},
+    }
+    assert "more than 64 lists and objects inside each other" in await refusal(stages[where])
+
+
+async def test_many_levels_are_taken() -> None:
+    await check_submission(job({"items": {"values": [nested(64)]}}), FakeBlobs(), 1000)
+
+
+async def test_appended_items_are_held_to_the_same_limits() -> None:
+    view = JobView("1", "j", "open", 5, "alice", 0, [])
+    for items, words in (([2**64], r"items\[0\]: a whole number of 65 bits"), ([nested(65)], "more than 64")):
+        with pytest.raises(BadInputError, match=words):
+            await check_items(job({}), StageIndex(0), items, FakeBlobs(), view, 1000)
