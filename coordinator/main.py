@@ -110,6 +110,7 @@ async def _start(
     server = await _open(settings, home, certificate, admin_token, on_fatal, running)
     url, local = await _listen(server, home, certificate, running)
     access = Access(url, certificate.fingerprint, admin_token, server.grid, server.name, os.getpid(), local)
+    certificate.publish(home.certificate_file)
     write_access(home, access)
     running.callback(remove_access, home, os.getpid())
     if settings.announce:

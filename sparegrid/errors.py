@@ -2,7 +2,8 @@
 
 GridError
 ├── BadInputError          what was given is wrong (HTTP 400; exit code 2)
-│   └── TooLargeError      it is over a named limit (HTTP 413)
+│   ├── TooLargeError      it is over a named limit (HTTP 413)
+│   └── MethodNotAllowedError  there is something at this address, but not for this method (HTTP 405)
 ├── DeniedError            no, wrong or insufficient token (HTTP 401 or 403; exit code 4)
 │   └── TooManyTriesError  too many wrong ones lately (HTTP 429)
 ├── NotFoundError          no such job, task, device or blob (HTTP 404; exit code 5)
@@ -57,6 +58,13 @@ class TooLargeError(BadInputError):
 
     code = "too-large"
     http_status = 413
+
+
+class MethodNotAllowedError(BadInputError):
+    """Something is at this address, but not for this method."""
+
+    code = "method-not-allowed"
+    http_status = 405
 
 
 class DeniedError(GridError):

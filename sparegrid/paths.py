@@ -89,6 +89,11 @@ class Paths:
         return self.data / "access.json"
 
     @property
+    def certificate_file(self) -> Path:
+        """The certificate of this home's coordinator, without its key."""
+        return self.data / "cert.pem"
+
+    @property
     def coordinator(self) -> Path:
         """What the coordinator of this home keeps."""
         return self.data / "coordinator"

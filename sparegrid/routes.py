@@ -173,7 +173,13 @@ ROUTES: tuple[Route, ...] = (
         media="application/octet-stream",
     ),
     Route("openapi", "GET", "/openapi.json", "This interface, as OpenAPI 3.1"),
-    Route("job_schema", "GET", "/job.schema.json", "JSON Schema of a job, for editors", role=None),
+    Route(
+        "job_schema",
+        "GET",
+        "/job.schema.json",
+        "JSON Schema of `job.toml` for editors; of a REST body: /v1/openapi.json, JobSpec",
+        role=None,
+    ),
 )
 
 ERROR_STATUSES = (400, 401, 403, 404, 409, 413, 429, 507)

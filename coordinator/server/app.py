@@ -22,6 +22,7 @@ from sparegrid.errors import (
     BadInputError,
     DeniedError,
     GridError,
+    MethodNotAllowedError,
     NotFoundError,
     TooLargeError,
     UnauthenticatedError,
@@ -87,7 +88,7 @@ def _for_role(role: Role, handler: Handler, *, workers: bool = False, media: str
         if not (principal.may(role) or (workers and principal.role == Role.WORKER)):
             raise DeniedError(
                 "Not allowed",
-                f"{request.method} {request.path} is for a {role}; this token is one of a {principal.role}",
+                f"{request.method} {request.path[:200]} is for {_a(role)}; this token is one of {_a(principal.role)}",
                 "Ask an administrator of the grid",
             )
         request[PRINCIPAL] = principal
@@ -96,6 +97,10 @@ def _for_role(role: Role, handler: Handler, *, workers: bool = False, media: str
         return await handler(request)
 
     return guarded
+
+
+def _a(role: Role) -> str:
+    return f"an {role}" if role == Role.ADMIN else f"a {role}"
 
 
 @web.middleware
@@ -131,6 +136,11 @@ def _translated(request: web.Request, error: web.HTTPException) -> web.StreamRes
             "Too large",
             f"The body is over the limit of {MAX_BODY_BYTES} bytes ({MAX_BODY_BYTES >> 20} MiB)",
             "Upload larger bytes as blobs and refer to them",
+        )
+    elif isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods))
+        made = MethodNotAllowedError(
+            "No such method", f"{request.path[:200]} answers {allowed}, not {request.method[:20]}"
         )
     else:
         made = BadInputError(error.reason, f"{request.method} {request.path[:200]}: {error.reason}")

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sparegrid.errors import StorageError
 from sparegrid.ids import GridId
-from sparegrid.trust.files import read_private, write_private_once
+from sparegrid.trust.files import read_private, write_private, write_private_once
 from sparegrid.trust.keys import short_id
 
 _VALID_FROM = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
@@ -60,6 +60,19 @@ class Certificate:
             raise StorageError("Damaged identity", f"The key in {path} does not belong to its certificate")
         der = certificate.public_bytes(serialization.Encoding.DER)
         return cls(path, fingerprint_of(der), GridId(short_id(public)))
+
+    def publish(self, path: Path) -> None:
+        """Write the certificate alone, as PEM, for programs that pin a file (`curl --cacert`); nothing secret.
+
+        Raises:
+            StorageError: the identity cannot be read any more, or `path` cannot be written.
+        """
+        data = read_private(self.path)
+        if data is None:
+            raise StorageError("Damaged identity", f"{self.path} has vanished")
+        pem = x509.load_pem_x509_certificate(data).public_bytes(serialization.Encoding.PEM)
+        if read_private(path) != pem:
+            write_private(path, pem)
 
     def server_context(self) -> ssl.SSLContext:
         """TLS of the coordinator's port: version 1.3 only.

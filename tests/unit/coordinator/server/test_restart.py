@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import ssl
 import stat
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from sparegrid.ids import JobId
 from sparegrid.messages import Attached, Inline, Outcome
 from sparegrid.paths import Paths
 from sparegrid.trust.access import Access, read_access, write_access
+from sparegrid.trust.certificate import fingerprint_of
 from sparegrid.trust.codes import Address, decode_code
 from sparegrid.trust.keys import DeviceKey
 from tests.fakes.coordinator import RunningCoordinator, running_coordinator
@@ -218,3 +220,12 @@ async def test_a_store_that_fails_ends_the_program_with_its_reason(
             assert isinstance(refused.exception(), StorageError)
             await asyncio.wait([grid.task])
     assert read_access(Paths.below(tmp_path)) is None
+
+
+async def test_the_certificate_to_pin_lies_beside_the_access_file_without_its_key(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with running_coordinator(tmp_path) as grid:
+            pem = (tmp_path / "data" / "cert.pem").read_text()
+            assert fingerprint_of(ssl.PEM_cert_to_DER_cert(pem)) == grid.access.fingerprint
+            assert "PRIVATE" not in pem
+        (tmp_path / "data" / "cert.pem").write_text("of another grid")
