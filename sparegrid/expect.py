@@ -46,8 +46,21 @@ def fits(value: object, info: inspect.Type) -> bool:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` Did you mean …?` for the known word most like `word`; empty when none is."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    words = list(known)
+    # Two letters that changed places, or one too many, few or wrong, are the usual slips; ratios rank them low.
+    slips = [each for each in words if len(word) > 2 and _one_slip(word, each)]
+    close = slips or difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     return f"Did you mean `{close[0]}`?" if close else ""
+
+
+def _one_slip(typed: str, meant: str) -> bool:
+    """Whether one letter was added, dropped, changed or swapped with its neighbour."""
+    start = next((at for at, (a, b) in enumerate(zip(typed, meant, strict=False)) if a != b), None)
+    if start is None:
+        return abs(len(typed) - len(meant)) == 1
+    a, b = typed[start:], meant[start:]
+    swapped = len(a) > 1 and len(b) > 1 and a[0] == b[1] and a[1] == b[0] and a[2:] == b[2:]
+    return swapped or a[1:] == b[1:] or a[1:] == b or a == b[1:]
 
 
 def describe_info(info: inspect.Type) -> str:

@@ -25,16 +25,30 @@ from sparegrid.messages import DeviceState
 from sparegrid.states import JobState
 
 _LINES = 8
+ENDED = {"done": "it is done", "failed": "it failed", "cancelled": "it was cancelled", "lost": "it was lost"}
+"""How a job or task that has ended is told of."""
+
+
+def told(subject: str, summary: str, details: list[str]) -> Explanation:
+    """An explanation whose summary begins as a sentence does; details may begin with a device's name."""
+    return Explanation(subject, summary[:1].upper() + summary[1:], details)
 
 
 def explain_task(world: World, stage: Stage, index: int) -> Explanation:
     """Why the task is where it is; the first line is the answer."""
+    return told(f"task {stage.ref(index)}", *_task_lines(world, stage, index))
+
+
+def _task_lines(world: World, stage: Stage, index: int) -> tuple[str, list[str]]:
+    """The answer, and more."""
     state = stage.states[index]
     details = [tell_past(past, device_name(world, past.device)) for past in stage.story.get(index, ())]
     if state > DONE:
-        summary = f"{STATES[state]}: {task_reason(world, stage, index) or 'its story is in the results'}"
+        summary = (
+            f"{ENDED[STATES[state]]}: {task_reason(world, stage, index) or 'its story is in the results'}"
+        )
     elif state == DONE:
-        summary = "done"
+        summary = ENDED["done"]
     elif state == WAITING:
         summary, more = _waits(stage, index)
         details += more
@@ -44,7 +58,7 @@ def explain_task(world: World, stage: Stage, index: int) -> Explanation:
     else:
         summary, more = _queued(world, stage, index)
         details += more
-    return Explanation(f"task {stage.ref(index)}", summary, details)
+    return summary, details
 
 
 def explain_job(world: World, job: Job) -> Explanation:
@@ -56,25 +70,26 @@ def explain_job(world: World, job: Job) -> Explanation:
         line = f"stage {stage.spec.name}: {', '.join(counts) or 'no tasks yet'}"
         index = stage.queue.peek() if stage.queue.count else stage.states.find(WAITING)
         if index >= 0 and stage.states[index] in {WAITING, QUEUED}:
-            line += f"; task {stage.ref(index)}: {explain_task(world, stage, index).summary}"
+            line += f"; task {stage.ref(index)}: {_task_lines(world, stage, index)[0]}"
         elif stage.broken:
             line += f"; {stage.broken}"
         details.append(line)
     if state == JobState.ACTIVE:
         running = sum(1 for stage in job.stages for one in stage.live.values() if one.state == STARTED)
-        summary = f"{running} of its {job.unfinished} unfinished tasks run"
+        summary = f"{running} of its {_several(job.unfinished, 'unfinished task')} {_runs(running)}"
         first = next((stage for stage in job.order if stage.queue.count), None)
         if not running and first is not None:
-            summary = explain_task(world, first, first.queue.peek()).summary
+            summary = _task_lines(world, first, first.queue.peek())[0]
         elif job.ending:
-            summary += f"; {job.ending} attempts are being stopped"
+            summary += f"; {_several(job.ending, 'attempt')} {_are(job.ending)} being stopped"
     elif state == JobState.OPEN:
         summary = "open: it waits for more items, or to be closed"
     elif job.ending:
-        summary = f"{state}; {job.ending} attempts are still being stopped"
+        summary = f"{ENDED[state]}; {_several(job.ending, 'attempt')} {_are(job.ending)} still being stopped"
     else:
-        summary = f"{state}: {job_reason(world, job)}" if job_reason(world, job) else str(state)
-    return Explanation(f"job {job.id}", summary, details)
+        reason = job_reason(world, job)
+        summary = f"{ENDED[state]}: {reason}" if reason else ENDED[state]
+    return told(f"job {job.id}", summary, details)
 
 
 def explain_device(world: World, device: Device) -> Explanation:
@@ -82,17 +97,21 @@ def explain_device(world: World, device: Device) -> Explanation:
     state = device_state(device)
     reason = device_reason(device)
     live = len(device.live)
-    details = (
-        [f"{device.running} attempts run, {live - device.running} wait there or are suspended"]
-        if live
-        else []
-    )
+    rest = live - device.running
+    details = []
+    if live:
+        details.append(
+            f"{_several(device.running, 'attempt')} {_runs(device.running)},"
+            f" {_several(rest, 'other')} {_are(rest)} waiting there or suspended"
+        )
     if state in {DeviceState.OFFLINE, DeviceState.PAUSED, DeviceState.DRAINING}:
         summary = f"{state}: {reason}" if reason else str(state)
         if state == DeviceState.OFFLINE and device.lease_until_ms and live:
             left = max(0, device.lease_until_ms - world.now_ms)
-            details.append(f"its {live} attempts are given to others in {left / 1000:.0f} s")
-        return Explanation(f"device {device.name}", summary, details + device.capability.notes)
+            details.append(
+                f"its {_several(live, 'attempt')} {_are(live)} given to others in {left / 1000:.0f} s"
+            )
+        return told(f"device {device.name}", summary, details + device.capability.notes)
     waiting = [stage for job in world.jobs.values() for stage in job.stages if stage.queue.count]
     unfit: list[str] = []
     for stage in waiting:
@@ -100,18 +119,16 @@ def explain_device(world: World, device: Device) -> Explanation:
         if why:
             unfit.append(f"stage {stage.spec.name} of job {stage.job.id} ({stage.queue.count} queued): {why}")
     if device.running:
-        summary = f"computing: {device.running} attempts run"
+        summary = f"computing: {_several(device.running, 'attempt')} {_runs(device.running)}"
     elif live:
-        summary = f"{live} attempts are assigned and about to start"
+        summary = f"{_several(live, 'attempt')} {_are(live)} assigned and about to start"
     elif not waiting:
         summary = "ready: no task is queued"
     elif len(unfit) == len(waiting):
         summary = "ready, but no queued task suits it: " + unfit[0].split(": ", 1)[1]
     else:
         summary = "ready"
-    return Explanation(
-        f"device {device.name}", summary, [*details, *unfit[:_LINES], *device.capability.notes]
-    )
+    return told(f"device {device.name}", summary, [*details, *unfit[:_LINES], *device.capability.notes])
 
 
 def _waits(stage: Stage, index: int) -> tuple[str, list[str]]:
@@ -124,7 +141,7 @@ def _waits(stage: Stage, index: int) -> tuple[str, list[str]]:
         left = len(tasks) - link.up.states.count(DONE, tasks.start, tasks.stop)
         name = link.up.spec.name
         if left:
-            lines.append(f"waits for {left} task{'s' if left != 1 else ''} of stage {name}")
+            lines.append(f"waits for {_several(left, 'task')} of stage {name}")
         elif not link.up.final:
             lines.append(f"waits until the number of tasks of stage {name} is known")
         else:
@@ -146,7 +163,7 @@ def _lives(world: World, stage: Stage, index: int) -> tuple[str, list[str]]:
         elif attempt.booked:
             lines.append(f"assigned to {name} {since:.0f} s ago, about to start")
         else:
-            lines.append(f"waits on {name} behind {len(attempt.device.live) - 1} others")
+            lines.append(f"waits on {name} behind {_several(len(attempt.device.live) - 1, 'other')}")
     return lines[0], lines[1:]
 
 
@@ -175,8 +192,8 @@ def _queued(world: World, stage: Stage, index: int) -> tuple[str, list[str]]:
     lines = [f"{device.name}: {why}" for device, why in reasons.items() if why]
     if len(excluded) == len(suitable):
         one = excluded[0]
-        told = f"excluded on {one.name} after: {stage.excluded_on[one.id][index]}"
-        return told + (f" (and on {len(excluded) - 1} more)" if len(excluded) > 1 else ""), lines[:_LINES]
+        why = f"excluded on {one.name} after: {stage.excluded_on[one.id][index]}"
+        return why + (f" (and on {len(excluded) - 1} more)" if len(excluded) > 1 else ""), lines[:_LINES]
     if not grid_has(world, cls):
         names = [
             f"{world.grid_used.get(name, 0)} of {world.limits.counts[name]} {name}"
@@ -185,6 +202,8 @@ def _queued(world: World, stage: Stage, index: int) -> tuple[str, list[str]]:
         return f"waits for a grid-wide count: {', '.join(names)} are taken", lines[:_LINES]
     accepting = [device for device in suitable if device.accepting and device not in excluded]
     if not accepting:
+        if len(suitable) == 1:
+            return f"the only suitable device, {suitable[0].name}, is paused", lines[:_LINES]
         return f"all {len(suitable)} suitable devices are paused or excluded", lines[:_LINES]
     ahead = tasks_before(stage, cls) + sum(1 for at in _queued_before(stage, index))
     count = len(accepting)
@@ -195,7 +214,8 @@ def _queued(world: World, stage: Stage, index: int) -> tuple[str, list[str]]:
     )
     if any(not reasons[device] for device in accepting):
         busy = "about to be assigned"
-    return f"{busy}; {ahead} tasks are ahead", lines[:_LINES]
+    order = f"{_several(ahead, 'task')} {_are(ahead)} ahead" if ahead else "this is the next task"
+    return f"{busy}; {order}", lines[:_LINES]
 
 
 def _queued_before(stage: Stage, index: int) -> range:
@@ -215,7 +235,9 @@ def _lacking(stage: Stage, devices: list[Device]) -> list[str]:
         have = sum(1 for device in devices if test(device))
         if have < len(devices):
             verb = "has it" if have == 1 else "have it"
-            lines.append((have, at, f"needs a device that {text}; {have} of {len(devices)} devices {verb}"))
+            lines.append(
+                (have, at, f"needs a device that {text}; {have} of {_several(len(devices), 'device')} {verb}")
+            )
     return [line for _, _, line in sorted(lines)]
 
 
@@ -235,5 +257,17 @@ def _why_not(world: World, stage: Stage, device: Device, index: int | None = Non
         return f"sits out for {left:.0f} s after {bench.strikes} endings in a row: {bench.reason}"
     if device.blocked or not fits(device, cls):
         most = credit(world.limits, stage, concurrency(device, cls))
-        return f"busy: {device.running} run, {device.ahead_count} of {most} ahead wait"
+        return f"busy: {device.running} {_runs(device.running)}, {device.ahead_count} of {most} ahead wait"
     return ""
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _runs(count: int) -> str:
+    return "runs" if count == 1 else "run"

@@ -47,6 +47,7 @@ from sparegrid.api import (
     dump_json,
 )
 from sparegrid.errors import ConflictError, NotFoundError
+from sparegrid.expect import nearest
 from sparegrid.ids import DeviceId, JobId, StageIndex, TaskIndex, TaskRef
 from sparegrid.messages import Release
 
@@ -244,7 +245,8 @@ class Machine:
             raise ConflictError(
                 "Several devices", f"{text!r} begins the ids of {len(begin)} devices", "Type more of it"
             )
-        raise NotFoundError("No such device", f"no device has the id or name {text[:100]!r}")
+        hint = f"{nearest(text[:100], world.names)} `sparegrid devices` lists them".lstrip()
+        raise NotFoundError("No such device", f"No device has the id or name {text[:100]!r}", hint)
 
     def grid_counts(self) -> views.GridCounts:
         """The grid at a glance."""

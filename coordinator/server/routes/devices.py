@@ -8,9 +8,9 @@ from coordinator.scheduler.events import DeviceChanged, DevicePauseAsked, Device
 from coordinator.server.context import PRINCIPAL, SERVER
 from coordinator.server.wire import Handler, answer, nothing, read_body
 from sparegrid.api import DeviceChange, DeviceList, PauseRequest
-from sparegrid.errors import BadInputError, ConflictError, NotFoundError
+from sparegrid.errors import BadInputError, ConflictError
 from sparegrid.ids import DeviceId
-from sparegrid.messages import Refused
+from sparegrid.messages import DeviceState, PauseVerb, Refused
 
 
 async def devices(request: web.Request) -> web.Response:
@@ -42,7 +42,11 @@ async def pause(request: web.Request) -> web.Response:
     await server.driver.submit(
         DevicePauseAsked(device=found, verb=body.verb, until_wall_ms=until_ms, by=by.id, wall_ms=wall_ms)
     )
-    return answer(server.views.device(found))
+    view = server.views.device(found)
+    if body.verb == PauseVerb.RESUME and view.state in (DeviceState.PAUSED, DeviceState.DRAINING):
+        # What is known is its last word; it resumes when it hears of this, unless its owner holds it back.
+        view.reason, view.until_ms = f"asked to resume by {by.id}", 0
+    return answer(view)
 
 
 async def change_device(request: web.Request) -> web.Response:
@@ -74,13 +78,7 @@ async def remove_device(request: web.Request) -> web.Response:
 async def _device(request: web.Request) -> DeviceId:
     server = request.app[SERVER]
     await server.driver.settled()
-    text = request.match_info["device"]
-    found = server.driver.machine.find_device(text)
-    if found is None:
-        raise NotFoundError(
-            "No such device", f"No device has the id or name {text[:200]!r}", "`sparegrid devices` lists them"
-        )
-    return found
+    return server.driver.machine.find_device(request.match_info["device"])
 
 
 HANDLERS: dict[str, Handler] = {

@@ -16,13 +16,13 @@ from coordinator.scheduler.events import (
     JobSubmitted,
     PriorityChanged,
 )
+from coordinator.scheduler.explain import ENDED, told
 from coordinator.server.checks import check_items, check_submission
 from coordinator.server.context import PRINCIPAL, SERVER, Server
 from coordinator.server.views import stage_number
 from coordinator.server.wire import Handler, answer, nothing, read_body, whole_number
 from sparegrid.api import (
     Append,
-    Explanation,
     JobList,
     JobSpec,
     JobView,
@@ -163,7 +163,8 @@ async def explain_job(request: web.Request) -> web.Response:
     machine, job = server.driver.machine, _job_id(request)
     if machine.has_job(job):
         return answer(machine.explain_job(job, server.driver.clock.now_ms()))
-    return answer(Explanation(view.id, f"It is {view.state}." + (f" {view.reason}" if view.reason else "")))
+    ended = ENDED[view.state] + (f": {view.reason}" if view.reason else "")
+    return answer(told(f"job {view.id}", ended, []))
 
 
 def _job_id(request: web.Request) -> JobId:

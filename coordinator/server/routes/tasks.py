@@ -6,12 +6,13 @@ import asyncio
 
 from aiohttp import web
 
+from coordinator.scheduler.explain import ENDED, told
 from coordinator.server.context import PRINCIPAL, SERVER
 from coordinator.server.routes.blobs import send_payload
 from coordinator.server.store import Kept
 from coordinator.server.views import STATES, stage_number
 from coordinator.server.wire import Handler, answer, whole_number
-from sparegrid.api import Explanation, JobView, ResultPage, TaskResult
+from sparegrid.api import JobView, ResultPage, TaskResult
 from sparegrid.errors import BadInputError, NotFoundError
 from sparegrid.ids import AttemptId, JobId, StageIndex, TaskRef, parse_job_id
 
@@ -41,9 +42,7 @@ async def explain_task(request: web.Request) -> web.Response:
     tried = [
         f"attempt {each.number} on {each.device_name}: {each.reason or each.state}" for each in view.attempts
     ]
-    return answer(
-        Explanation(str(ref), f"It is {view.state}." + (f" {view.reason}" if view.reason else ""), tried)
-    )
+    return answer(told(f"task {ref}", ENDED[view.state] + (f": {view.reason}" if view.reason else ""), tried))
 
 
 async def results(request: web.Request) -> web.Response:

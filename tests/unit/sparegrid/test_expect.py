@@ -78,3 +78,8 @@ def test_a_value_fits_or_does_not(value: object, kind: Any, fit: bool) -> None:
 def test_the_nearest_word_is_suggested_when_one_is_near() -> None:
     assert nearest("slotz", ["slots", "name"]) == "Did you mean `slots`?"
     assert nearest("xyz", ["slots", "name"]) == ""
+
+
+@pytest.mark.parametrize("typed", ["setp", "step2", "ste"])
+def test_one_slip_of_the_fingers_counts_for_more_than_many_common_letters(typed: str) -> None:
+    assert nearest(typed, ["start", "stop", "step"]) == "Did you mean `step`?"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from coordinator.scheduler.events import DevicePauseAsked
 from coordinator.scheduler.facts import Accepted, Ended
 from coordinator.scheduler.state import InvariantError
 from sparegrid.api import Need
-from sparegrid.ids import AttemptId, DeviceId, JobId, StageIndex, TaskIndex, TaskRef
+from sparegrid.errors import NotFoundError
+from sparegrid.ids import AttemptId, DeviceId, JobId, PrincipalId, StageIndex, TaskIndex, TaskRef
 from tests.unit.coordinator.scheduler.harness import Bench, stage
 
 
 def test_without_devices_a_task_says_so() -> None:
     grid = Bench()
     job = grid.submit()
-    assert grid.explain(job) == "no device has joined the grid"
+    assert grid.explain(job) == "No device has joined the grid"
 
 
 def test_with_devices_away_a_task_says_so() -> None:
@@ -22,7 +24,7 @@ def test_with_devices_away_a_task_says_so() -> None:
     grid.attach("pc")
     grid.detach("pc")
     job = grid.submit()
-    assert grid.explain(job) == "no device is connected"
+    assert grid.explain(job) == "No device is connected"
 
 
 def test_a_queued_task_tells_how_many_are_before_it() -> None:
@@ -31,7 +33,24 @@ def test_a_queued_task_tells_how_many_are_before_it() -> None:
         grid.attach(name)
     grid.submit(stage(count=100), priority=9)
     job = grid.submit(stage(count=50))
-    assert grid.explain(job, 28) == "all 4 suitable devices are busy; 120 tasks are ahead"
+    assert grid.explain(job, 28) == "All 4 suitable devices are busy; 120 tasks are ahead"
+
+
+def test_a_queued_task_with_one_device_is_told_of_it_alone() -> None:
+    grid = Bench()
+    grid.attach("pc")
+    first = grid.submit(stage(count=4))
+    assert grid.explain(first, 3).startswith("The only suitable device, pc, is busy; ")
+    grid.do(DevicePauseAsked(DeviceId("pc"), "pause", 0, PrincipalId("ann"), grid.wall_ms))
+    assert grid.explain(first, 3) == "The only suitable device, pc, is paused"
+
+
+def test_an_unknown_device_is_answered_with_the_nearest_name() -> None:
+    grid = Bench()
+    grid.attach("pc2")
+    with pytest.raises(NotFoundError) as caught:
+        grid.machine.find_device("pc1")
+    assert caught.value.hint == "Did you mean `pc2`? `sparegrid devices` lists them"
 
 
 def test_a_running_task_tells_where_and_for_how_long() -> None:
@@ -41,7 +60,7 @@ def test_a_running_task_tells_where_and_for_how_long() -> None:
     assert "about to start" in grid.explain(job)
     grid.start(*grid.on("pc"))
     grid.now_ms += 5_000
-    assert grid.explain(job) == "runs on pc for 5 s"
+    assert grid.explain(job) == "Runs on pc for 5 s"
     grid.detach("pc")
     assert "which is not connected" in grid.explain(job)
 
@@ -54,7 +73,7 @@ def test_a_failed_task_tells_its_story() -> None:
     while grid.state(job, 0) != "failed":
         grid.fail(next(one for one in grid.on("pc") if one.index == 0), reason="timed out after 60 s")
     told = grid.machine.explain_task(TaskRef(job, StageIndex(0), TaskIndex(0)), grid.now_ms)
-    assert told.summary == "failed: timed out after 60 s"
+    assert told.summary == "It failed: timed out after 60 s"
     assert told.details[0] == "try 1 on pc: exit code 3 (blame: task)"
     view = grid.machine.task_view(TaskRef(job, StageIndex(0), TaskIndex(0)))
     assert (view.failures, [one.number for one in view.attempts]) == (2, [1, 2])
@@ -64,11 +83,11 @@ def test_a_job_tells_what_holds_it() -> None:
     grid = Bench()
     job = grid.submit(stage("render", 3), stage("merge", 1, needs=[Need("render")]))
     told = grid.machine.explain_job(job, grid.now_ms)
-    assert told.summary == "no device has joined the grid"
+    assert told.summary == "No device has joined the grid"
     assert "waits for 3 tasks of stage render" in told.details[1]
     grid.attach("pc")
     grid.start(*grid.on("pc")[:1])
-    assert grid.machine.explain_job(job, grid.now_ms).summary == "1 of its 4 unfinished tasks run"
+    assert grid.machine.explain_job(job, grid.now_ms).summary == "1 of its 4 unfinished tasks runs"
     grid.cancel(job)
     assert "attempts are still being stopped" in grid.machine.explain_job(job, grid.now_ms).summary
 
@@ -77,16 +96,16 @@ def test_a_device_tells_why_it_idles() -> None:
     grid = Bench()
     grid.attach("pc")
     pc = DeviceId("pc")
-    assert grid.machine.explain_device(pc, grid.now_ms).summary == "ready: no task is queued"
+    assert grid.machine.explain_device(pc, grid.now_ms).summary == "Ready: no task is queued"
     grid.submit(stage(kind="wasm"))
     assert "is not a device that runs wasm tasks" in grid.machine.explain_device(pc, grid.now_ms).summary
     grid.submit()
     assert "about to start" in grid.machine.explain_device(pc, grid.now_ms).summary
     grid.start(*grid.on("pc"))
-    assert grid.machine.explain_device(pc, grid.now_ms).summary == "computing: 1 attempts run"
+    assert grid.machine.explain_device(pc, grid.now_ms).summary == "Computing: 1 attempt runs"
     grid.detach("pc")
     told = grid.machine.explain_device(pc, grid.now_ms)
-    assert told.summary == "offline: not connected"
+    assert told.summary == "Offline: not connected"
     assert "given to others in 40 s" in told.details[1]
 
 

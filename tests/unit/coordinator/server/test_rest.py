@@ -24,6 +24,7 @@ from sparegrid.api import (
     JoinCodeRequest,
     PauseRequest,
     StageSpec,
+    Subscribe,
 )
 from sparegrid.client import Client
 from sparegrid.errors import (
@@ -35,6 +36,7 @@ from sparegrid.errors import (
     TooManyTriesError,
     UnauthenticatedError,
 )
+from sparegrid.messages import PolicyChanged
 from sparegrid.routes import ROUTES
 from sparegrid.states import Role
 from sparegrid.trust.codes import decode_code
@@ -204,6 +206,13 @@ async def test_five_wrong_secrets_close_the_code_they_guess_at_only(grid: Runnin
     assert (await Client.join(other.code, "pc", DeviceKey.make().public)).role == "worker"
 
 
+async def test_a_body_with_no_number_or_no_end_of_levels_is_refused(grid: RunningCoordinator) -> None:
+    for items in (b"[NaN]", b"[" * 5000 + b"]" * 5000, b"[" * 1_000_000):
+        body = b'{"name": "j", "stages": [{"params": {"argv": ["x"]}, "items": {"values": ' + items + b"}}]}"
+        status, told, _ = await raw(grid, "POST", "/v1/jobs", data=body)
+        assert (status, told["code"]) == (400, "bad-input")
+
+
 # ---- bad input --------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +220,7 @@ async def test_five_wrong_secrets_close_the_code_they_guess_at_only(grid: Runnin
     ("method", "path", "status", "code"),
     [
         ("GET", "/v1/nothing", 404, "not-found"),
-        ("PUT", "/v1/jobs", 405, "bad-input"),
+        ("PUT", "/v1/jobs", 405, "method-not-allowed"),
         ("GET", "/v1/jobs/x", 400, "bad-input"),
         ("GET", "/v1/jobs/99", 404, "not-found"),
         ("GET", "/v1/jobs/99/tasks/0/0", 404, "not-found"),
@@ -354,6 +363,19 @@ async def test_the_priority_changes(grid: RunningCoordinator) -> None:
 
 
 # ---- devices ----------------------------------------------------------------------------------------------------
+
+
+async def test_who_resumes_a_device_is_told_what_was_asked(grid: RunningCoordinator) -> None:
+    client = await grid.client()
+    async with await grid.worker("pc2") as worker:
+        await worker.send(PolicyChanged(worker.device, "paused", "paused by local"))
+        async with asyncio.timeout(20):
+            async for _ in client.watch(Subscribe()):
+                if (await client.device("pc2")).state == "paused":
+                    break
+        assert (await client.pause("pc2", PauseRequest("resume"))).reason == "asked to resume by local"
+        with pytest.raises(NotFoundError, match="Did you mean `pc2`"):
+            await client.device("pc1")
 
 
 async def test_a_device_is_renamed_labelled_paused_and_removed(grid: RunningCoordinator) -> None:
