@@ -19,7 +19,7 @@ INTRO = """# Command line
 
 `sparegrid VERB --help` tells the same as this page. Every verb that reads takes `--json` and prints the same document
 as the REST interface. Tables fit the terminal: columns that matter less leave first; a pipe or a file gets everything,
-without colours. `NO_COLOR=1` turns colours off, `SPAREGRID_DEBUG=1` is the same as `--debug`.
+whole and without colours. `NO_COLOR=1` turns colours off, `SPAREGRID_DEBUG=1` is the same as `--debug`.
 
 Programs on the coordinator's machine, of the same user, need no code. Elsewhere: `sparegrid worker --join CODE` lends
 the computer, `sparegrid join CODE` lets a person submit.

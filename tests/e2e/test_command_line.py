@@ -276,6 +276,35 @@ def test_a_submission_without_waiting_prints_the_id(grid: LocalGrid) -> None:
     assert submitted["id"] == newest(grid)
 
 
+def test_the_log_of_several_tasks_is_followed_line_by_line_with_the_reason_of_a_failure(
+    grid: LocalGrid,
+) -> None:
+    text = """
+    name = "letters"
+    shell = "echo one {{letter}}; printf 'two {{letter}}'; test {{letter}} != b"
+    retries = 0
+    sweep.letter = ["a", "b"]
+    """
+    submitted = grid.run("submit", job_file(grid, text))
+    job = newest(grid)
+    assert f"sparegrid logs -f {job}" in submitted.stderr
+    done = grid.run("logs", "-f", job)
+    assert sorted(done.stdout.splitlines()) == [
+        f"{job}.0.0: one a",
+        f"{job}.0.0: two a",
+        f"{job}.0.1: one b",
+        f"{job}.0.1: two b",
+    ]
+    assert f"Task {job}.0.1 failed: exit code 1" in done.stderr
+
+
+def test_the_log_of_a_task_that_failed_in_silence_tells_why(grid: LocalGrid) -> None:
+    grid.run("run", "--", "false")
+    done = grid.run("logs", newest(grid))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "failed: exit code 1" in done.stderr
+
+
 def test_a_wrong_job_file_names_line_key_and_value(grid: LocalGrid) -> None:
     done = grid.run("submit", job_file(grid, 'name = "x"\ncommand = ["true"]\npriority = 99\n'))
     assert done.returncode == 2
@@ -305,7 +334,7 @@ def test_failed_tasks_are_tried_again(grid: LocalGrid) -> None:
     assert "Tasks in trouble" in shown
     assert "exit code 1" in shown
     flag.touch()
-    assert "active" in grid.ok("retry", job, "--failed")
+    assert "active: 1 task tried again" in grid.ok("retry", job, "--failed")
     wait_for(grid, job, "done")
 
 
@@ -321,6 +350,7 @@ def test_jobs_are_cancelled_reprioritised_and_removed(grid: LocalGrid) -> None:
     assert "priority 8" in grid.ok("priority", job, "8")
     assert grid.run("remove", job).returncode == 6, "an active job cannot be removed"
     assert "cancelled" in grid.ok("cancel", job)
+    assert "had ended already" in grid.ok("cancel", job)
     assert job in [one["id"] for one in grid.json("jobs", "--state", "cancelled")["jobs"]]
     grid.ok("remove", job)
     assert grid.run("job", job).returncode == 5
@@ -367,11 +397,11 @@ def test_a_device_is_shown_labelled_and_renamed(grid: LocalGrid) -> None:
     ("verb", "state"), [("pause", "paused"), ("drain", "draining"), ("give-back", "paused")]
 )
 def test_a_device_takes_no_work_until_it_is_resumed(verb: str, state: str, grid: LocalGrid) -> None:
-    grid.ok("device", "attic", verb, "--for", "1h")
+    told = grid.ok("device", "attic", verb, "--for", "1h")
+    assert "(until " in told
     wait_for_device(grid, {state, "paused"})
     assert grid.json("explain", "attic")["summary"]
-    grid.ok("device", "attic", "resume")
-    wait_for_device(grid, {"ready"})
+    assert "ready" in grid.ok("device", "attic", "resume")
     assert grid.ok("run", "--", "echo", "again") == "again\n"
 
 
@@ -420,6 +450,17 @@ def test_a_person_of_another_home_joins_and_submits(grid: LocalGrid, tmp_path: P
     assert grid.json("jobs", "--limit", "1")["jobs"][0]["submitter"] == "ada"
     assert grid.run("join-code", environ=elsewhere).returncode == 4, "a submitter makes no codes"
     assert grid.run("join", code, environ=elsewhere).returncode == 4, "a code works once"
+
+
+def test_a_computer_that_only_computes_is_told_how_a_person_joins(grid: LocalGrid, tmp_path: Path) -> None:
+    code = grid.json("join-code")["code"]
+    elsewhere = {"SPAREGRID_HOME": str(tmp_path / "worker")}
+    assert grid.run("join", code, "--name", "cellar", environ=elsewhere).returncode == 0
+    done = grid.run("devices", environ=elsewhere)
+    assert done.returncode == 4
+    assert "joined as a worker only" in done.stderr
+    assert "sparegrid join-code --role submitter" in done.stderr
+    assert "/v1" not in done.stderr
 
 
 def test_the_code_of_a_device_is_printed_with_the_command_to_type(grid: LocalGrid) -> None:

@@ -63,7 +63,7 @@ def job_time(look: Look, job: JobView) -> str:
     """How long it took, or takes so far, since it was submitted."""
     if not job.submitted_ms:
         return ""
-    return duration(round(max(0, (job.finished_ms or look.now_ms) - job.submitted_ms) / 1000, 1))
+    return duration(max(0, (job.finished_ms or look.now_ms) - job.submitted_ms) / 1000)
 
 
 def time_left(job: JobView) -> str:

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from sparegrid.api import JobView
 from sparegrid.cli.screens.jobs import counts_line, done_of, job_bar, job_time, time_left
-from sparegrid.cli.screens.look import Look
+from sparegrid.cli.screens.look import Look, facts
 from sparegrid.cli.wording import safe
 
 _BAR_WIDTH = 40
@@ -24,8 +24,9 @@ def progress_lines(look: Look, job: JobView) -> RenderableType:
         name.truncate(longest, overflow="ellipsis" if look.unicode else "crop", pad=True)
         lines.append(Text.assemble(name, "  ", job_bar(look, stage, width), f"  {done_of(stage)}"))
     last = counts_line(look, job)
-    last.append(f" {look.dot} {job_time(look, job)}")
-    if time_left(job):
-        last.append(f" {look.dot} {time_left(job)} left")
+    times = facts(look, job_time(look, job), f"{time_left(job)} left" if time_left(job) else "")
+    whole = Text.assemble(last, f" {look.dot} ", times)
+    if whole.cell_len <= look.width:
+        return Group(*lines, whole)
     last.truncate(look.width, overflow="ellipsis" if look.unicode else "crop")
-    return Group(*lines, last)
+    return Group(*lines, last, times)

@@ -84,7 +84,7 @@ def _title(look: Look, model: TopModel, devices: Sequence[DeviceView], jobs: Seq
     pieces = [
         f" {look.dot} {piece}"
         for piece in (
-            f"{number(len(online))}/{plural(len(devices), 'device')} online",
+            f"{number(len(online))}/{plural(len(devices), 'device')}",
             f"{number(running)}/{plural(slots, 'slot')} busy",
             f"{plural(queued, 'task')} to go",
             f"{model.rate(look.now_ms):.1f} tasks/s",

@@ -93,7 +93,10 @@ def show(ctx: click.Context, as_json: bool) -> None:
                 look = invocation.look()
                 invocation.show(device_screen(look, view))
                 if view.state != "computing":
-                    invocation.show(Text(""), explanation_screen(look, await client.explain_device(view.id)))
+                    why = await client.explain_device(view.id)
+                    # The facts above have told what the device lacks.
+                    why.details = [line for line in why.details if line not in view.capability.notes]
+                    invocation.show(Text(""), explanation_screen(look, why))
 
     invocation.run(main())
 

@@ -57,6 +57,26 @@ def test_an_unknown_key_or_a_wrong_value_is_refused_by_name(
     assert run(tmp_path, "config", "show", "nothing") == 5
 
 
+def test_one_setting_is_a_card_with_sizes_for_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "config", "set", "worker.cache", "3GiB") == 0
+    assert "next start of `sparegrid worker`" in capsys.readouterr().err
+    assert run(tmp_path, "config", "show", "worker.cache") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["Setting   worker.cache", "Value     3 GiB"]
+    assert any(line.startswith("Meaning ") for line in lines)
+
+
+def test_a_pipe_gets_whole_lines_however_narrow_the_terminal_beside_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert run(tmp_path, "config", "show") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all("SPAREGRID_" in line for line in lines[1:])
+
+
 def test_the_path_is_below_the_home(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, "config", "path") == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "config" / "config.toml")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import click
 import pytest
+from rich.console import Console
 
 from sparegrid.cli import exits
 from sparegrid.cli.exits import exit_code_table
 from sparegrid.cli.invocation import Invocation
+from sparegrid.cli.screens.messages import commands
 from sparegrid.cli.tree import SECTIONS, root
 from sparegrid.errors import GridError, error_classes
 from tests.unit.cli.running import run
@@ -255,3 +258,12 @@ def test_documents_are_printed_without_a_coordinator(
     assert "properties" in capsys.readouterr().out
     assert run(tmp_path, "openapi") == 0
     assert json.loads(capsys.readouterr().out)["openapi"].startswith("3.1")
+
+
+def test_a_command_to_copy_is_one_line_on_the_narrowest_terminal() -> None:
+    screen = io.StringIO()
+    invocation = Invocation({})
+    invocation._out = Console(file=screen, force_terminal=True, width=20, color_system=None)
+    command = "sparegrid worker --join " + "-".join(["ABCD"] * 16)
+    invocation.show(commands((command, "")))
+    assert screen.getvalue() == f"  {command}\n"

@@ -157,6 +157,48 @@ def test_a_bar_is_full_only_when_everything_is_counted() -> None:
     assert look.bar([(0, "done")], 0, 10).plain == ".........."
 
 
+def test_bars_of_done_failed_and_cancelled_differ_without_colors() -> None:
+    bars = [
+        drawn(a_look(unicode=unicode), a_look(unicode=unicode).bar([(1, state)], 1, 4)).strip()
+        for unicode in (True, False)
+        for state in ("done", "failed", "cancelled")
+    ]
+    assert bars == ["━━━━", "✗✗✗✗", "░░░░", "####", "!!!!", "xxxx"]
+
+
+def test_what_runs_is_no_progress_yet() -> None:
+    look = a_look()
+    assert look.bar([(0, "done"), (4, "running")], 4, 8).plain == look.bar([(0, "done")], 4, 8).plain
+
+
+def test_a_job_that_runs_tells_how_long_so_far_and_how_long_still() -> None:
+    look = a_look()
+    assert "for 3 min 20 s so far · 2 min 5 s left" in drawn(look, job_screen(look, a_job(), []))
+    row = drawn(look, jobs_table(look, [a_job()])).splitlines()[2]
+    assert "3 min 20 s" in row
+    assert "2 min 5 s" in row
+
+
+def test_the_missing_sandbox_is_told_once() -> None:
+    look = a_look()
+    device = a_device(
+        capability=Capability(notes=["no sandbox: tasks run with this user's rights", "slow disk"])
+    )
+    text = drawn(look, device_screen(look, device))
+    assert text.lower().count("sandbox") == 1
+    assert "slow disk" in text
+
+
+def test_the_heading_of_the_live_screen_is_whole_at_80_columns() -> None:
+    look = a_look(80)
+    model = TopModel("a grid with a rather long name of its own")
+    for number in range(120):
+        model.set_device(a_device(f"pc-{number}"), NOW_MS)
+    heading = lines_of(look, top_screen(look, model, 24))[0]
+    assert "tasks/s" in heading
+    assert cell_len(heading) <= 80
+
+
 def test_a_paused_device_tells_why_and_how_long() -> None:
     look = a_look(200)
     device = a_device(state="paused", reason="its owner is using it", until_ms=NOW_MS + 600_000)
