@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -19,7 +20,7 @@ from executors.base import Executor
 from executors.probe import probe_capability, read_machine
 from executors.registry import load_executors
 from sparegrid.client.transport import Transport
-from sparegrid.errors import DeniedError, StorageError
+from sparegrid.errors import DeniedError, StorageError, VersionError
 from sparegrid.messages import Capability
 from sparegrid.paths import Paths
 from sparegrid.settings import WorkerSettings
@@ -48,11 +49,13 @@ async def work(
         environ: instead of this process's environment.
 
     Raises:
+        VersionError: there is no worker for this system.
         ConflictError: a worker serves this home already.
         ConfigError: no grid is known.
         DeniedError: the device is not a member of its grid any more.
         GridError: the join failed, or the disk did.
     """
+    check_system()
     environ = os.environ if environ is None else environ
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
@@ -74,6 +77,16 @@ async def work(
                 # Most often the code of the first time, long spent: what matters is that the device was removed.
                 raise removed from refused
             await _serve(settings, paths, key, member, environ, ready, stop, unclean=False)
+
+
+def check_system(platform_name: str = sys.platform) -> None:
+    """Raise VersionError on systems whose processes the worker cannot start, stop and clear away."""
+    if platform_name == "win32":
+        raise VersionError(
+            "No worker on Windows yet",
+            "The worker is not supported on Windows yet: it runs on Linux and macOS",
+            "Run the worker in WSL 2; `sparegrid` submits jobs and shows the grid from Windows too",
+        )
 
 
 async def _serve(

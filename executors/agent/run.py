@@ -28,8 +28,7 @@ from executors.base import AttemptFailedError, Executor
 from executors.context import TaskContext
 from executors.nursery.folder import size_of
 from executors.nursery.protocol import Done, Place, RunCall, RunCommand
-from executors.nursery.spawn import signal_name
-from executors.nursery.tree import descendants
+from executors.nursery.tree import descendants, signal_name
 from sparegrid.messages import Blame, Delivered, Ended, Inline, Outcome, Template
 
 log = logging.getLogger(__name__)

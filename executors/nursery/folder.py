@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import re
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -170,7 +172,6 @@ class WorkFolder:
         self._placed[path] = (found.st_ino, found.st_size, found.st_mtime_ns)
 
     def _unpack(self, place: Place) -> None:
-        import io
         import tarfile
 
         file = None if place.source else io.BytesIO(place.data)
@@ -347,9 +348,18 @@ def _bring(source: str, path: str) -> None:
             with suppress(OSError):
                 os.link(source, path)
                 return
-        with open(path, "wb", buffering=0) as write:
-            while os.sendfile(write.fileno(), read.fileno(), None, _CHUNK_BYTES * 64):
+        _copy(read, path)
+
+
+def _copy(source: io.FileIO, path: str, *, in_kernel: bool = sys.platform == "linux") -> None:
+    """Copy bytes; elsewhere than on Linux, sendfile writes to sockets only, if it exists."""
+    with open(path, "wb") as write:
+        if in_kernel:
+            while os.sendfile(write.fileno(), source.fileno(), None, _CHUNK_BYTES * 64):
                 pass
+            return
+        while data := source.read(_CHUNK_BYTES):
+            write.write(data)
 
 
 def _clone(source: int, path: str) -> bool:

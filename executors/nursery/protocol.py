@@ -24,8 +24,9 @@ from sparegrid.messages import Outcome, Payload
 
 REQUEST_SOCKET = socket.SOCK_DGRAM if sys.platform == "darwin" else socket.SOCK_SEQPACKET
 """macOS has no SEQPACKET for Unix sockets; there the slot learns of the agent's death by its control channel alone."""
-SPILL_BYTES = 32 << 10
-"""A larger request travels as a file, so that a full queue of requests fits the socket's buffer."""
+SPILL_BYTES = 32 << 10 if sys.platform != "darwin" else 1536
+"""A larger request travels as a file, so that a full queue of requests fits the socket's buffer. macOS takes
+datagrams of 2 KiB."""
 _LENGTH_BYTES = 4
 
 M = TypeVar("M")

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from executors.nursery.folder import FolderError, WorkFolder
 from executors.nursery.log import FOLLOW_PIECE_BYTES, TaskLog
 from executors.nursery.protocol import Control, Done, FollowLog, Kill, LogPiece, RunCommand, Signal
-from executors.nursery.tree import Remains, bury_children, kill_below, signal_tree
+from executors.nursery.tree import Remains, bury_children, kill_below, signal_name, signal_tree
 from sparegrid.messages import Outcome, Usage
 
 _READ_BYTES = 1 << 16
@@ -100,8 +100,8 @@ class CommandRun:
         """Start the program. Returns the reading end of its output."""
         request = self._request
         program = find_program(request.argv[0], request.env.get("PATH", os.defpath))
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(writing, True)
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
         stdin = -1
         try:
             actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
@@ -276,11 +276,3 @@ def _start_error(program: str, error: OSError | ValueError) -> FolderError:
     own = error.errno in {errno.E2BIG, errno.EACCES, errno.ENOEXEC, errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
     blame = "task" if error.errno == errno.E2BIG or (own and not os.path.isabs(program)) else "device"
     return FolderError(blame, f"{program!r} could not be started: {why}")
-
-
-def signal_name(number: int) -> str:
-    """SIGSEGV for 11, and so on; `signal 40` for one without a name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

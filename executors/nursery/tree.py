@@ -140,11 +140,22 @@ def kill_tree(pid: int) -> None:
 
 
 def _is_dead(pid: int) -> bool:
-    """Whether the process has ended and only waits to be reaped. Where there is no /proc: whether it is gone."""
+    """Whether the process has ended, and at most waits to be reaped."""
+    if not _HAS_PROC:
+        return _is_dead_by_psutil(pid)
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
     except OSError:
+        return True
+
+
+def _is_dead_by_psutil(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
+    except psutil.Error:
         return True
 
 
@@ -209,3 +220,11 @@ def _count(remains: Remains, cpu_s: float, max_rss: int) -> None:
     remains.count += 1
     remains.cpu_s += cpu_s
     remains.max_rss = max(remains.max_rss, max_rss)
+
+
+def signal_name(number: int) -> str:
+    """SIGSEGV for 11, and so on; `signal 40` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

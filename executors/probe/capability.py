@@ -73,8 +73,6 @@ def notes(platform_name: str = sys.platform) -> list[str]:
     found = ["no sandbox: tasks run with this user's rights"]
     if platform_name == "darwin":
         found.append("a task's process that detaches itself twice is not found when its tree is stopped")
-    elif platform_name == "win32":
-        found.append("a task's processes are ended with it, but cannot be suspended")
     return found
 
 
