@@ -63,7 +63,7 @@ class Files:
                 place = PurePosixPath(target) / source.name if target.endswith("/") else PurePosixPath(target)
             else:
                 place = PurePosixPath(target) / source.relative_to(base).as_posix()
-            found.append(Found(source, self._placed(place, path)))
+            found.append(Found(source, self._placed(place, path, pattern)))
         return found
 
     def entry(self, found: Found, path: KeyPath) -> FileEntry:
@@ -109,9 +109,14 @@ class Files:
             self._document.refuse(path, f"{pattern!r} matches {len(found)} files; at most {MAX_FILES}")
         return found
 
-    def _placed(self, place: PurePosixPath, path: KeyPath) -> str:
+    def _placed(self, place: PurePosixPath, path: KeyPath, pattern: str) -> str:
         if place.is_absolute() or ".." in place.parts or place == PurePosixPath("."):
-            self._document.refuse(path, f"{str(place)!r} is no path inside the work folder")
+            inside = place.name if place.name not in ("", "..") else "data"
+            self._document.refuse(
+                path,
+                f"{str(place)!r} is no path inside the work folder",
+                f'Name one: {{ from = "{pattern}", path = "{inside}" }}',
+            )
         return str(place)
 
     def _payload(self, source: Path, path: KeyPath) -> Payload:

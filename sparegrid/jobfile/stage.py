@@ -198,7 +198,9 @@ class StageReader:
                 entry = self._files.entry(found, path)
                 if entries.get(entry.path, entry) != entry:
                     self._document.refuse(
-                        path, f"two inputs are placed at {entry.path!r}", "Give one another `path`"
+                        path,
+                        f"two inputs are placed at {entry.path!r}",
+                        f'Give one another path: {{ from = "{pattern}", path = "other/{entry.path}" }}',
                     )
                 entries[entry.path] = entry
         return list(entries.values())

@@ -337,7 +337,7 @@ MISTAKES = [
     (
         'shell = "a"\ninputs = [{ from = "scene.pov", path = "../x" }]',
         3,
-        "'../x' is no path inside the work folder",
+        '\'../x\' is no path inside the work folder. Name one: { from = "scene.pov", path = "x" }',
     ),
     (
         'shell = "a"\ninputs = [{ from = "scene.pov", path = "/x" }]',
@@ -347,7 +347,7 @@ MISTAKES = [
     (
         'shell = "a"\ninputs = ["scene.pov", { from = "run.sh", path = "scene.pov" }]',
         3,
-        "two inputs are placed at 'scene.pov'",
+        """at 'scene.pov'. Give one another path: { from = "run.sh", path = "other/scene.pov" }""",
     ),
     ('shell = "a"\nneeds = ["b"]', 3, "there is no stage 'b'. The stages are 'main'"),
     ('shell = "a"\nneeds = ["main"]', 3, "in a circle: 'main' needs 'main'"),
