@@ -3,7 +3,10 @@
 Events wait in a queue and are handled in bursts. What they record is gathered into one batch while the batch before
 it is being committed; nothing that a batch caused (a message, a view, an answer) leaves before its commit, and all of
 it leaves in order. While the disk is full the store holds the batch; the machine goes on hearing its devices, so that
-no lease ends meanwhile. It knows neither sockets nor HTTP: `Outlet` is where effects go.
+no lease ends meanwhile. A machine that raises may be half-changed and its batch half-gathered: the process ends, and
+the next start restores from the facts, which are whole. That is the last resort only: requests that cannot be kept are
+refused before they are handled, and what workers say is brought within bounds before it is
+posted. It knows neither sockets nor HTTP: `Outlet` is where effects go.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from coordinator.scheduler.events import (
     DeviceJoined,
 )
 from coordinator.server.auth import Principal
+from coordinator.server.bounding import MAX_BOARDS, bounded
 from coordinator.server.context import SERVER, Server
 from coordinator.server.hearing import EVENTS, attached
 from coordinator.server.links import Link
@@ -181,6 +182,10 @@ class _Connection:
             while messages := await link.outbox.take():
                 for frame in frames(messages):
                     await self._socket.send_bytes(frame)
+                if any(isinstance(message, Refused) for message in messages):
+                    self._dropped = "refused"
+                    await self._socket.close(code=aiohttp.WSCloseCode.POLICY_VIOLATION)
+                    return
         except ConnectionError:
             self._drop("the connection broke")
         except Exception as error:  # the boundary of one connection: a silent sender would starve the device
@@ -205,18 +210,30 @@ class _Connection:
             try:
                 known, unknown = _codec.decode(frame.data)
             except msgspec.DecodeError as error:
+                log.warning("a frame cannot be read", extra={"device": link.device, "reason": str(error)})
                 self._drop(f"a frame cannot be read: {error}")
                 return
             for each in unknown:
                 log.warning("message not understood", extra={"device": link.device, "reason": each.reason})
-            for message in known:
-                try:
-                    if isinstance(message, Delivered):
-                        message = await self._checked(message)
-                    self._hear(message, link)
-                except GridError as error:
-                    await self._refuse(error)
-                    return
+            if not await self._hear_all(known, link):
+                return
+
+    async def _hear_all(self, messages: Sequence[FromWorker], link: Link) -> bool:
+        """False when the connection must end."""
+        try:
+            for message in messages:
+                heard = bounded(message)
+                if isinstance(heard, Delivered):
+                    heard = await self._checked(heard)
+                self._hear(heard, link)
+        except GridError as error:
+            await self._refuse(error)
+            return False
+        except Exception as error:  # the boundary of one connection: its worker's mistakes are its own
+            log.exception("a message cannot be taken", extra={"device": link.device})
+            self._drop(f"a message cannot be taken: {error}")
+            return False
+        return True
 
     def _hear(self, message: FromWorker, link: Link) -> None:
         if isinstance(message, Attach):
@@ -253,6 +270,11 @@ class _Connection:
     def _attach(self, message: Attach, link: Link) -> None:
         server = self._server
         device, session = DeviceId(message.device), SessionId(message.session)
+        if device not in link.sessions and len(link.sessions) > MAX_BOARDS:
+            raise TooLargeError(
+                "Too many devices",
+                f"{len(link.sessions)} are on this connection; {MAX_BOARDS} boards is the limit",
+            )
         known = device in server.devices()
         if device != link.device:
             if server.auth.owns_token(device):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from coordinator.scheduler.events import DeviceChanged, DevicePauseAsked, DeviceRevoked
@@ -11,6 +13,9 @@ from sparegrid.api import DeviceChange, DeviceList, PauseRequest
 from sparegrid.errors import BadInputError, ConflictError
 from sparegrid.ids import DeviceId
 from sparegrid.messages import DeviceState, PauseVerb, Refused
+
+GOODBYE_S = 1.0
+"""How long a removed device has to hear why; then its connection is cut."""
 
 
 async def devices(request: web.Request) -> web.Response:
@@ -69,8 +74,11 @@ async def remove_device(request: web.Request) -> web.Response:
     server.auth.revoke_device(found)
     link = server.links.owner(found)
     if link is not None:
-        link.outbox.put(Refused("denied", "Removed from the grid", f"device {found} is no member any more"))
         server.links.disown(found, link)
+    if link is not None and link.device == found:
+        # Its boards go with it; a board that is removed leaves the others their connection.
+        link.outbox.put(Refused("denied", "Removed from the grid", f"device {found} is no member any more"))
+        asyncio.get_running_loop().call_later(GOODBYE_S, link.drop, "its device was removed from the grid")
     await server.auth.audit(request[PRINCIPAL], "device removed", found)
     return nothing()
 
