@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import signal
 import subprocess
 import time
@@ -11,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sparegrid.client import Client
+from sparegrid.paths import Paths
+from sparegrid.trust.access import save_credentials
 from tests.e2e.local_grid import LocalGrid, clean_environ, program
 
 
@@ -455,7 +460,8 @@ def test_a_person_of_another_home_joins_and_submits(grid: LocalGrid, tmp_path: P
 def test_a_computer_that_only_computes_is_told_how_a_person_joins(grid: LocalGrid, tmp_path: Path) -> None:
     code = grid.json("join-code")["code"]
     elsewhere = {"SPAREGRID_HOME": str(tmp_path / "worker")}
-    assert grid.run("join", code, "--name", "cellar", environ=elsewhere).returncode == 0
+    joined = asyncio.run(Client.join(code, "cellar", os.urandom(32)))
+    save_credentials(Paths.find(elsewhere).make(), joined)
     done = grid.run("devices", environ=elsewhere)
     assert done.returncode == 4
     assert "joined as a worker only" in done.stderr
