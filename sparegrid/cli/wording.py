@@ -33,6 +33,12 @@ def _visible(char: str) -> str:
     return "\ufffd"
 
 
+def sentence(text: str) -> str:
+    """A reason of unknown origin on a line of its own: safe, and with a capital at its start."""
+    shown = safe(text)
+    return shown[:1].upper() + shown[1:]
+
+
 def number(count: int) -> str:
     """A count with separated thousands: `12,345`."""
     return f"{count:,}"

@@ -12,7 +12,7 @@ from sparegrid.api import DeviceView, Explanation
 from sparegrid.cli.screens.listing import Column, listing
 from sparegrid.cli.screens.look import STATE_STYLES, Look
 from sparegrid.cli.screens.messages import commands
-from sparegrid.cli.wording import ago, clock, duration, number, plural, safe
+from sparegrid.cli.wording import ago, clock, duration, number, plural, safe, sentence
 from sparegrid.messages import Capability
 from sparegrid.units import format_size
 
@@ -175,6 +175,6 @@ def _with_free(total: int, free: int) -> str:
 
 def explanation_screen(look: Look, explanation: Explanation) -> RenderableType:
     """The answer in bold, then the evidence."""
-    parts: list[RenderableType] = [Text(safe(explanation.summary), style="bold")]
+    parts: list[RenderableType] = [Text(sentence(explanation.summary), style="bold")]
     parts += [Text(f"  {look.dot} {safe(detail)}") for detail in explanation.details]
     return Group(*parts)

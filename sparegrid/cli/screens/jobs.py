@@ -11,7 +11,7 @@ from sparegrid.api import JobView, StageView, TaskResult, TaskView
 from sparegrid.cli.screens.listing import Column, listing
 from sparegrid.cli.screens.look import STATE_STYLES, Look, facts
 from sparegrid.cli.screens.messages import commands, headline
-from sparegrid.cli.wording import ago, duration, number, plural, safe
+from sparegrid.cli.wording import ago, duration, number, plural, safe, sentence
 
 
 def bar_width(look: Look) -> int:
@@ -113,7 +113,7 @@ def job_screen(look: Look, job: JobView, troubled: Sequence[TaskView | TaskResul
     )
     parts: list[RenderableType] = [title, about]
     if job.reason:
-        parts.append(Text(safe(job.reason), style=STATE_STYLES.get(job.state, "")))
+        parts.append(Text(sentence(job.reason), style=STATE_STYLES.get(job.state, "")))
     if look.live:
         parts += [Text(""), job_bar(look, job, min(look.width, 100))]
     parts += [counts_line(look, job), Text(""), stages_table(look, job.stages)]
@@ -198,7 +198,7 @@ def task_screen(look: Look, task: TaskView) -> RenderableType:
     if task.item is not None:
         parts.append(Text(f"Item {safe(str(task.item))}"))
     if task.reason:
-        parts.append(Text(safe(task.reason), style=STATE_STYLES.get(task.state, "")))
+        parts.append(Text(sentence(task.reason), style=STATE_STYLES.get(task.state, "")))
     rows = []
     for attempt in task.attempts:
         ran = attempt.ended_ms - attempt.started_ms if attempt.ended_ms and attempt.started_ms else 0

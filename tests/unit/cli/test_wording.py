@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparegrid.cli.wording import ago, duration, number, plural, safe, safe_lines
+from sparegrid.cli.wording import ago, duration, number, plural, safe, safe_lines, sentence
 
 NOW_MS = 1_800_000_000_000
 
@@ -25,6 +25,11 @@ NOW_MS = 1_800_000_000_000
 )
 def test_a_foreign_text_cannot_command_the_terminal(foreign: str, shown: str) -> None:
     assert safe(foreign) == shown
+
+
+def test_a_reason_on_its_own_line_begins_with_a_capital() -> None:
+    assert sentence("task 2.0.1: exit code 1") == "Task 2.0.1: exit code 1"
+    assert sentence("") == ""
 
 
 def test_safe_lines_keeps_the_line_breaks_only() -> None:
