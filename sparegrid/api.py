@@ -101,12 +101,7 @@ class Items(Struct, forbid_unknown_fields=True, omit_defaults=True):
     folder; `{{file}}` is its path).
     """
 
-    count: (
-        Annotated[
-            int, Meta(ge=0, le=MAX_BYTES, description="Tasks 0 to count-1, with no item but their index")
-        ]
-        | None
-    ) = None
+    count: Annotated[int, Meta(ge=0, le=MAX_BYTES, description="So many tasks without items")] | None = None
     values: Annotated[list[Any] | None, Meta(description="One task per value")] = None
     axes: Annotated[
         dict[str, list[Any] | RangeAxis] | None,
@@ -130,9 +125,7 @@ class StageSpec(Struct, forbid_unknown_fields=True, omit_defaults=True):
     outputs: Annotated[list[str], Meta(description="Globs of files to keep")] = []
     requires: Requires = field(default_factory=Requires)
     retries: Annotated[int, Meta(ge=0, le=100, description="Tries after a failure of the task itself")] = 2
-    timeout_s: Annotated[
-        float, Meta(ge=0, le=MAX_SECONDS, description="Limit of one try's running time; 0 is none")
-    ] = 0.0
+    timeout_s: Annotated[float, Meta(ge=0, le=MAX_SECONDS, description="Of one try; 0 is no limit")] = 0.0
     restartable: Annotated[bool, Meta(description="A second try may run beside a slow first one")] = True
     checkpoint_signal: Annotated[str, Meta(pattern=r"^(|SIG(USR1|USR2|TERM|INT|HUP))$")] = ""
     checkpoint_files: Annotated[str, Meta(description="Glob of the files that are the checkpoint")] = ""
@@ -201,15 +194,13 @@ class JoinCodeRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
 class JoinRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Sent without a token: the code's secret and the device's public key (raw Ed25519, 32 bytes).
 
-    `role` is what the sender means to become: a code of another kind is refused and stays good.
+    `role` is what the sender means to become, empty for whatever the code says: a code of another kind stays good.
     """
 
     secret: str
     name: Name
     public_key: bytes = b""
-    role: Annotated[
-        str, Meta(pattern="^(worker|person)?$", description="`worker`, `person`, or empty: as the code says")
-    ] = ""
+    role: Annotated[str, Meta(pattern="^(worker|person)?$")] = ""
 
 
 # ---- what the coordinator answers -------------------------------------------------------------------------------
