@@ -217,7 +217,11 @@ async def _listen(
     running.callback(bound.close)
     server.port = int(bound.getsockname()[1])
     runner = web.AppRunner(
-        make_app(server), access_log=None, shutdown_timeout=SHUTDOWN_S, handler_cancellation=True
+        make_app(server),
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_S,
+        handler_cancellation=True,
+        auto_decompress=False,
     )
     await runner.setup()
     running.push_async_callback(runner.cleanup)

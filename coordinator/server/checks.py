@@ -20,6 +20,7 @@ from coordinator.scheduler.items import Axis
 from coordinator.server.graph import check_graph
 from coordinator.server.placing import check_relative
 from coordinator.server.refs import file_items, refs_of_spec
+from coordinator.server.runnable import check_runnable
 from coordinator.server.wire import in_words
 from sparegrid.api import MAX_STAGES, JobSpec, JobView, StageSpec
 from sparegrid.errors import BadInputError, GridError, TooLargeError
@@ -189,6 +190,7 @@ def _check_stage(stage: StageSpec, number: int) -> StageSpec:
         )
     _check_files(stage, where)
     params = _check_params(stage, where)
+    check_runnable(stage, params, where)
     names = _names(stage, number)
     items = stage.items
     if items.values is not None:

@@ -47,6 +47,29 @@ def refuse_large(size: int | None, what: str = "The body") -> None:
         )
 
 
+def refuse_encoded(request: web.Request) -> None:
+    """Raise BadInputError for a compressed body: a few bytes could grow to gigabytes here."""
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise BadInputError(
+            "Compressed body", f"Content-Encoding {encoding[:40]!r} is not taken", "Send the body as it is"
+        )
+
+
+async def read_small(request: web.Request, kind: type[T], limit: int) -> T:
+    """The body of somebody unknown, of which no more than `limit` bytes are ever held. Raises as `read_body`."""
+    refuse_encoded(request)
+    data = bytearray()
+    async for chunk in request.content.iter_chunked(limit):
+        data += chunk
+        if len(data) > limit:
+            raise TooLargeError("Too large", f"The body has more than {limit} bytes, which is the limit here")
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise undecodable(bytes(data), error) from error
+
+
 async def read_body(request: web.Request, kind: type[T]) -> T:
     """The body as a Struct; an empty body is an empty object.
 
@@ -54,6 +77,7 @@ async def read_body(request: web.Request, kind: type[T]) -> T:
         TooLargeError: over MAX_BODY_BYTES.
         BadInputError: malformed JSON (names line and column), or a wrong value (names its path).
     """
+    refuse_encoded(request)
     refuse_large(request.content_length)
     data = await request.read() or b"{}"
     try:

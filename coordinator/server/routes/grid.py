@@ -9,13 +9,15 @@ from aiohttp import web
 from coordinator.scheduler.events import DeviceJoined
 from coordinator.server.context import PRINCIPAL, SERVER, Server
 from coordinator.server.openapi import openapi_document
-from coordinator.server.wire import Handler, answer, read_body
+from coordinator.server.wire import Handler, answer, read_body, read_small
 from sparegrid import __version__
 from sparegrid.api import GridView, Health, JoinCode, JoinCodeRequest, Joined, JoinRequest
 from sparegrid.jobfile import job_schema as schema_of_jobs
 from sparegrid.messages import PROTOCOL_MAJOR
 from sparegrid.states import Role
 from sparegrid.trust.codes import Invitation, encode_code, encode_link
+
+MAX_JOIN_BYTES = 4096
 
 
 async def health(request: web.Request) -> web.Response:
@@ -71,7 +73,9 @@ async def join_code(request: web.Request) -> web.Response:
 async def join(request: web.Request) -> web.Response:
     """Join with a one-time code: the token and the device become durable together."""
     server = request.app[SERVER]
-    body = await read_body(request, JoinRequest)
+    # Nobody knows the sender yet: it waits its turn before its body is looked at.
+    server.auth.tries.check(request.remote or "")
+    body = await read_small(request, JoinRequest, MAX_JOIN_BYTES)
     server.driver.check_intake()
     invited = await server.auth.admit(
         body.secret, body.name, body.public_key, request.remote or "", body.role

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -34,7 +36,7 @@ async def post(
     sent = {"Authorization": f"Bearer {token}"} if token else {}
     async with (
         aiohttp.ClientSession(connector=connector) as session,
-        session.post(f"{grid.url}/v1{path}", data=body, headers={**sent, **headers}) as answer,
+        session.post(f"{grid.url}/v1{path}", data=io.BytesIO(body), headers={**sent, **headers}) as answer,
     ):
         return answer.status, json.loads(await answer.read() or b"{}")
 
@@ -134,3 +136,56 @@ async def test_a_message_that_cannot_be_encoded_drops_the_link_and_is_logged(
     caplog.clear()
     async with await grid.worker("other"):
         assert (await (await grid.client()).device("other")).state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ({"params": {"argv": ["true", "a\0b"]}}, "argv[1]"),
+        ({"params": {"argv": [""]}}, "argv[0]"),
+        ({"params": {"shell": "echo \0"}}, "shell"),
+        ({"params": {"argv": ["true"], "env": {"": "x"}}}, "env"),
+        ({"params": {"argv": ["true"], "env": {"A=B": "x"}}}, "env"),
+        ({"params": {"argv": ["true"], "env": {"A": "x\0"}}}, "env.A"),
+        ({"params": {"argv": ["true"], "platforms": {"linux": {"argv": [""]}}}}, "platforms.linux.argv[0]"),
+        (
+            {"inputs": [{"path": p, "content": {"t": "inline", "data": ""}} for p in ("a/b/c", "x", "A/b")]},
+            "inputs[0]",
+        ),
+        ({"inputs": [{"path": "a\0", "content": {"t": "inline", "data": ""}}]}, "inputs[0]"),
+    ],
+)
+async def test_what_no_device_could_start_is_refused_with_its_place(
+    grid: RunningCoordinator, stage: dict[str, Any], words: str
+) -> None:
+    status, problem = await post(grid, "/jobs", job(**stage))
+    assert status == 400
+    assert words in problem["message"]
+
+
+async def test_what_tasks_share_is_refused_over_4_mib_naming_the_limit(grid: RunningCoordinator) -> None:
+    status, problem = await post(grid, "/jobs", job(params={"argv": ["true", "x" * (5 << 20)]}))
+    assert status == 413
+    assert "4194304" in problem["message"]
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/join"])
+async def test_a_compressed_body_is_refused_unread(grid: RunningCoordinator, path: str) -> None:
+    body = gzip.compress(b" " * (1 << 20))
+    status, problem = await post(grid, path, body, **{"Content-Encoding": "gzip"})
+    assert (status, problem["title"]) == (400, "Compressed body")
+
+
+async def test_joining_takes_4_kib_from_anybody(grid: RunningCoordinator) -> None:
+    status, problem = await post(grid, "/join", b" " * 5000, token="")
+    assert status == 413
+    assert "4096" in problem["message"]
+
+
+async def test_an_address_that_waits_is_told_so_before_its_body_is_looked_at(
+    grid: RunningCoordinator,
+) -> None:
+    for _ in range(10):
+        grid.server.auth.tries.failed("127.0.0.1")
+    status, problem = await post(grid, "/join", b"no JSON", token="")
+    assert (status, problem["title"]) == (429, "Too many wrong tries")

@@ -12,6 +12,7 @@ import pytest
 from coordinator.scheduler.events import SchedulerEvent
 from coordinator.server import bounding, workers_ws
 from coordinator.server.bounding import MAX_SLOTS, bounded
+from coordinator.server.hearing import EVENTS
 from sparegrid.api import MAX_BYTES, JobSpec, StageSpec
 from sparegrid.errors import BadInputError
 from sparegrid.messages import (
@@ -128,7 +129,7 @@ async def test_a_message_that_breaks_its_handling_drops_its_connection_only(
 ) -> None:
     async with await grid.worker("odd") as worker:
         with monkeypatch.context() as patch:
-            patch.setitem(workers_ws.EVENTS, Heartbeat, _broken)
+            patch.setitem(EVENTS, Heartbeat, _broken)
             await worker.heartbeat()
             with pytest.raises(ConnectionError):
                 await worker.until(int)
