@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -160,10 +161,13 @@ async def _wait_quietly(client: Client, job: JobId, _: Invocation) -> JobView:
 
 async def _draw_until_end(client: Client, job: JobId, invocation: Invocation) -> JobView:
     view = await client.job(job)
-    with Live(console=invocation.err, auto_refresh=False) as live:
-        live.update(progress_lines(invocation.look(invocation.err), view), refresh=True)
+
+    def drawn() -> RenderableType:
+        # Drawn anew between events, too: the time goes on.
+        return progress_lines(invocation.look(invocation.err), view)
+
+    with Live(console=invocation.err, get_renderable=drawn, refresh_per_second=4):
         async for view in job_views(client, job):
-            live.update(progress_lines(invocation.look(invocation.err), view), refresh=True)
             if view.state in ENDED:
                 break
     return view
