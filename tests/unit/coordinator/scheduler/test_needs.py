@@ -30,7 +30,7 @@ def test_a_stage_that_needs_all_of_another_waits_for_its_last_task() -> None:
     job = grid.submit(stage("render", 3), stage("merge", 1, needs=[Need("render")]))
     grid.deliver(task(grid, 0, 0), task(grid, 0, 2))
     assert grid.states(job, 1) == ["waiting"]
-    assert grid.explain(job, 0, 1) == "waits for 1 task of stage render"
+    assert grid.explain(job, 0, 1) == "Waits for 1 task of stage render"
     grid.deliver(task(grid, 0, 1))
     assert grid.states(job, 1) == ["queued"]
     grid.work_off()
@@ -77,7 +77,7 @@ def test_a_failed_need_cancels_its_dependents_and_a_retry_revives_them() -> None
     grid.fail(task(grid, 0, 1))
     assert grid.states(job, 1) == ["waiting", "cancelled", "waiting"]
     assert grid.states(job, 2) == ["cancelled"]
-    assert grid.explain(job, 1, 1) == "cancelled: a task that it needs did not succeed"
+    assert grid.explain(job, 1, 1) == "It was cancelled: a task that it needs did not succeed"
     grid.work_off()
     assert grid.view(job).state == "failed"
     grid.do(JobRevived(job, grid.retired[job].state))

@@ -105,7 +105,7 @@ def test_an_impossible_requirement_is_accepted_and_explained() -> None:
     for n in range(7):
         grid.attach(f"pc{n}")
     job = grid.submit(stage(requires=Requires(labels={"gpu": "yes"})))
-    assert grid.explain(job) == "needs a device that has label gpu=yes; 0 of 7 devices have it"
+    assert grid.explain(job) == "Needs a device that has label gpu=yes; 0 of 7 devices have it"
 
 
 def test_tasks_go_to_the_devices_that_hold_their_inputs() -> None:
@@ -201,7 +201,7 @@ def test_a_task_waits_for_a_device_that_is_away_and_may_be_the_right_one() -> No
     job = grid.submit(stage(count=1, retries=0))
     grid.fail(grid.on("pc")[0], blame="device", reason="no ffmpeg")
     assert grid.view(job).state == "active"
-    assert "excluded on pc after: no ffmpeg" in grid.explain(job)
+    assert "Excluded on pc after: no ffmpeg" in grid.explain(job)
 
 
 def test_a_device_that_fails_task_after_task_sits_out_for_a_while() -> None:
