@@ -50,6 +50,7 @@ from sparegrid.trust.tokens import make_token
 log = logging.getLogger("sparegrid.coordinator")
 
 SHUTDOWN_S = 2.0
+BALLAST_BYTES = 16 << 20
 """What a running request gets to finish when the coordinator stops."""
 
 
@@ -267,7 +268,13 @@ class _StoreNews:
     async def open(self, path: Path, sync: Literal["full", "normal"]) -> Store:
         """Open the store with its news going to the driver."""
         return await asyncio.to_thread(
-            Store.open, path, sync=sync, on_held=self.held, on_resumed=self.resumed, on_fatal=self.failed
+            Store.open,
+            path,
+            sync=sync,
+            on_held=self.held,
+            on_resumed=self.resumed,
+            on_fatal=self.failed,
+            ballast_bytes=BALLAST_BYTES,
         )
 
     def held(self, error: StorageError) -> None:

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from coordinator.server.blobs import BlobStore
 from coordinator.server.store import Store
+from coordinator.server.store.ballast import Ballast
 from sparegrid.errors import GridError
 from tests.powerloss.recording import fail
 from tests.powerloss.work import batch, content
@@ -61,6 +63,37 @@ def full_disk(root: Path) -> dict[str, Any]:
     with heard.open(root) as store:
         facts = len(list(store.load().facts))
     return {**while_held, "seqs": seqs, "after": after, "facts": facts, "titles": heard.titles}
+
+
+def full_disk_with_ballast(root: Path) -> dict[str, Any]:
+    """No space but what the ballast leaves: what waits is committed, intake goes on when there is room for it again."""
+    heard = Heard()
+    ballast = root / "store" / "grid.db.ballast"
+    with heard.open(root, retry_s=0.01, ballast_bytes=1 << 20) as store:
+        store.commit(batch(1)).result(10)
+        blocks = ballast.stat().st_blocks * 512
+        give_up, restore = Ballast.give_up, Ballast.restore
+
+        def make_room(self: Ballast) -> bool:
+            fail("write", 0)
+            return give_up(self)
+
+        with (
+            patch.object(Ballast, "give_up", make_room),
+            patch.object(Ballast, "restore", lambda _self: False),
+        ):
+            fail("write", errno.ENOSPC, "-wal")
+            seqs = [store.commit(batch(number)).result(10) for number in (2, 3)]
+            assert heard.held.wait(10)
+            while_held = {
+                "held": str(store.held),
+                "there": ballast.exists(),
+                "resumed": heard.resumed.is_set(),
+            }
+        assert Ballast.restore is restore
+        assert heard.resumed.wait(10)
+        again = ballast.exists()
+    return {**while_held, "seqs": seqs, "blocks": blocks, "again": again, "left": ballast.exists()}
 
 
 def full_disk_until_closed(root: Path) -> dict[str, Any]:
@@ -221,7 +254,7 @@ def _raised(call: Callable[[], object]) -> str:
 
 
 STORIES: tuple[Callable[[Path], dict[str, Any]], ...] = (
-    full_disk, full_disk_until_closed, failed_fsync, failed_fsync_of_a_checkpoint,
+    full_disk, full_disk_with_ballast, full_disk_until_closed, failed_fsync, failed_fsync_of_a_checkpoint,
     no_space_for_a_checkpoint, failed_write, quota,
     blob_on_a_full_disk, blob_whose_fsync_fails,
 )  # fmt: skip

@@ -41,6 +41,14 @@ def test_a_full_disk_holds_commits_and_space_lets_them_through_in_order(tell: Te
     assert found["facts"] == 3
 
 
+def test_a_full_disk_gives_up_the_ballast_for_what_waits_and_intake_waits_for_its_return(tell: Tell) -> None:
+    found = tell(faults.full_disk_with_ballast)
+    assert found["blocks"] >= 1 << 20
+    assert found["seqs"] == [2, 3]
+    assert "Disk full" in found["held"]
+    assert (found["there"], found["resumed"], found["again"], found["left"]) == (False, False, True, False)
+
+
 def test_closing_on_a_full_disk_fails_what_is_held_and_keeps_what_was_promised(tell: Tell) -> None:
     found = tell(faults.full_disk_until_closed)
     assert found["error"].startswith("Disk full")

@@ -16,8 +16,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from coordinator.server.store.ballast import Ballast
 from coordinator.server.store.checkpoints import Checkpoints
-from coordinator.server.store.damage import Trouble, judge
+from coordinator.server.store.damage import Trouble, is_full, judge
 from sparegrid.errors import GridError, StorageError
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Committer:
         path: Path,
         callbacks: Callbacks,
         checkpoints: Checkpoints,
+        ballast: Ballast,
         *,
         retry_s: float,
     ) -> None:
@@ -74,6 +76,7 @@ class Committer:
         self._path = path
         self._callbacks = callbacks
         self._checkpoints = checkpoints
+        self._ballast = ballast
         self._retry_s = retry_s
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._chores: deque[Chore] = deque()
@@ -152,7 +155,7 @@ class Committer:
         size = 0
         try:
             while size < MAX_GROUP_BYTES:
-                work = self._queue.get(block=not group and not self._chores)
+                work = self._next(block=not group and not self._chores)
                 if work is None:
                     if not group:
                         return None
@@ -164,14 +167,27 @@ class Committer:
             pass
         return group
 
+    def _next(self, *, block: bool) -> Work | None:
+        """Raises Empty unless `block`. While the ballast is given up, somebody has to look for room meanwhile."""
+        while block and self._held is not None:
+            try:
+                return self._queue.get(timeout=self._retry_s)
+            except Empty:
+                self._resume()
+        return self._queue.get(block=block)
+
+    def _resume(self) -> None:
+        """Commits go through again; so does intake, once there is room for the ballast."""
+        if self._held is not None and self._ballast.restore():
+            self._held = None
+            self._call(self._callbacks.on_resumed)
+
     def _commit(self, group: list[Work]) -> bool:
         """Commit the group and tell, waiting while held. False when the thread must end."""
         results = self._persist(group)
         if results is None:
             return False
-        if self._held is not None:
-            self._held = None
-            self._call(self._callbacks.on_resumed)
+        self._resume()
         for work, result in zip(group, results, strict=True):
             if work.after is not None:
                 work.after()
@@ -193,6 +209,9 @@ class Committer:
                 if trouble is Trouble.FATAL:
                     self._die(told, group)
                     return None
+                if is_full(told) and self._ballast.give_up():
+                    self._hold(told)
+                    continue
                 if not self._wait(told):
                     self._die(told, group, fatal=False)
                     return None
@@ -223,14 +242,17 @@ class Committer:
 
     def _wait(self, why: StorageError) -> bool:
         """Wait for space. False when the store is being closed instead."""
-        if self._held is None:
-            self._held = why
-            self._call(lambda: self._callbacks.on_held(why))
+        self._hold(why)
         if self._closing:
             return False
         self._wake.wait(self._retry_s)
         self._wake.clear()
         return True
+
+    def _hold(self, why: StorageError) -> None:
+        if self._held is None:
+            self._held = why
+            self._call(lambda: self._callbacks.on_held(why))
 
     def _die(self, error: StorageError, group: list[Work], *, fatal: bool = True) -> None:
         """Fail every future and take nothing more."""

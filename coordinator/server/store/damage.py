@@ -11,6 +11,7 @@ from pathlib import Path
 from sparegrid.errors import StorageError
 
 _FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_FULL = "Disk full"
 _RESTORE = "Keep a copy of the file, then put back its newest backup, or move it away to start empty"
 
 
@@ -48,10 +49,15 @@ def translate(path: Path, error: sqlite3.Error) -> StorageError:
 def disk_full(path: Path) -> StorageError:
     """No space left for the store."""
     return StorageError(
-        "Disk full",
+        _FULL,
         f"there is no space left for {path}; nothing is lost, but nothing new is taken in",
         "Free some space",
     )
+
+
+def is_full(error: StorageError) -> bool:
+    """Whether it says that there is no space left."""
+    return error.title == _FULL
 
 
 def error_name(error: sqlite3.Error) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from coordinator.server.store.ballast import Ballast
 from coordinator.server.store.checkpoints import BULK_PAGES, Checkpoints
 from coordinator.server.store.clearing import clear_forgotten
 from coordinator.server.store.committer import Callbacks, Chore, Committer, Work
@@ -39,7 +40,8 @@ class Store(Queries):
 
     def __init__(
         self, path: Path, lock: StoreLock, db: sqlite3.Connection, checkpoints_db: sqlite3.Connection, *,
-        schema: Schema, epoch: int, callbacks: Callbacks, retry_s: float, log_pages: int, backup: Path | None,
+        schema: Schema, epoch: int, callbacks: Callbacks, retry_s: float, log_pages: int, ballast_bytes: int,
+        backup: Path | None,
     ) -> None:  # fmt: skip
         super().__init__(path, Readers(path))
         self.path = path
@@ -52,7 +54,8 @@ class Store(Queries):
         self._unsnapshotted = bytes_since_snapshot(db)
         self._now_ms = 0
         self._checkpoints = Checkpoints(checkpoints_db, path, bulk_pages=log_pages)
-        self._committer = Committer(db, path, callbacks, self._checkpoints, retry_s=retry_s)
+        self._ballast = Ballast(path.with_name(f"{path.name}.ballast"), ballast_bytes)
+        self._committer = Committer(db, path, callbacks, self._checkpoints, self._ballast, retry_s=retry_s)
         self._committer.submit_chores([Chore(prune), Chore(clear_forgotten)])
         self.trust = Trust(self._readers.lend, self._write)
 
@@ -67,6 +70,7 @@ class Store(Queries):
         on_fatal: Callable[[StorageError], None] = _ignore,
         retry_s: float = 1.0,  # How often a full disk is tried again.
         log_pages: int = BULK_PAGES,  # Size of SQLite's log at which it is copied.
+        ballast_bytes: int = 0,  # Room that is kept for ends and cancels on a full disk.
         schema: Schema = CURRENT,
     ) -> Store:
         """Open or make the store in this file, upgrade it if need be, and count the start.
@@ -88,7 +92,7 @@ class Store(Queries):
                 store = cls(
                     path, lock, db, opened.enter_context(contextlib.closing(_connect(path))), schema=schema,
                     epoch=epoch, callbacks=Callbacks(on_held, on_resumed, on_fatal), retry_s=retry_s,
-                    log_pages=log_pages, backup=backup,
+                    log_pages=log_pages, ballast_bytes=ballast_bytes, backup=backup,
                 )  # fmt: skip
             except sqlite3.Error as error:
                 raise translate(path, error) from error
@@ -155,6 +159,7 @@ class Store(Queries):
     def close(self) -> None:
         """Commit what is queued (what a full disk holds fails), end the threads, release the lock."""
         self._committer.close()
+        self._ballast.close()
         self._checkpoints.close()
         self._readers.close()
         # The last connection to close copies the log into the file and removes it.
