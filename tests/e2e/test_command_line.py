@@ -94,8 +94,9 @@ def test_run_sends_files_along_and_brings_files_back(grid: LocalGrid) -> None:
     script = grid.work / "script.sh"
     script.write_text("#!/bin/sh\ntr a-z A-Z < data/a.txt > out.txt; cp big copy.bin\n")
     script.chmod(0o755)
-    options = "-i data -i script.sh -i large.bin=big -o out.txt -o *.bin -d back".split()
-    grid.ok("run", *options, "--", "./script.sh")
+    sent = ("-i", "data", "-i", "script.sh", "-i", "large.bin=big")
+    brought = ("-o", "out.txt", "-o", "*.bin", "-d", "back")
+    grid.ok("run", *sent, *brought, "--", "./script.sh")
     assert (grid.work / "back" / "out.txt").read_text() == "HELLO\n"
     assert (grid.work / "back" / "copy.bin").read_bytes() == large
 
