@@ -37,6 +37,7 @@ from executors.agent.instructions import (
 from executors.agent.link import Link
 from executors.agent.measure import Distance
 from executors.agent.outgoing import Outgoing
+from executors.agent.pause import PauseFile, holds_no_pause
 from executors.agent.run import Runner
 from executors.agent.session import Session
 from executors.agent.slots import Ledger
@@ -61,7 +62,9 @@ from sparegrid.messages import (
     Hello,
     LogChunk,
     PauseVerb,
+    PolicyChanged,
     Reading,
+    SetPause,
     ToWorker,
     Welcome,
 )
@@ -136,6 +139,8 @@ class Agent:
         self._busy = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._drop_orphans(outbox)
+        self._pause = PauseFile(folder / "pause.json")
+        self._pause.restore(self.session)
 
     def _drop_orphans(self, outbox: Path) -> None:
         """Files of results that were never spooled are of no use."""
@@ -212,7 +217,11 @@ class Agent:
         """Act on a frame."""
         now_ms = self._now_ms()
         for message in messages:
+            if isinstance(message, SetPause):
+                self._pause.local = False
             self._act(self.session.on_message(message, now_ms))
+        if not self._pause.local and holds_no_pause(messages):
+            self._act(self.session.on_resume(now_ms))
 
     def on_unlinked(self, reason: str) -> None:
         """Go on without the coordinator; results gather in the spool."""
@@ -256,6 +265,7 @@ class Agent:
 
     def pause(self, verb: PauseVerb, by: str = "", until_ms: int = 0) -> None:
         """Pause, finish, give back or resume. `until_ms` is wall time, 0 until resumed."""
+        self._pause.local = True
         self._act(self.session.on_pause(verb, by, until_ms, self._now_ms()))
 
     # -- doing
@@ -266,6 +276,8 @@ class Agent:
                 case Say(message=message):
                     if isinstance(message, Ended) and message.unstarted:
                         self._inputs.let_go(message.attempt)
+                    if isinstance(message, PolicyChanged):
+                        self._pause.keep(message)
                     self._outgoing.say(message)
                 case Keep(message=message):
                     self._outgoing.keep(message)
@@ -283,6 +295,7 @@ class Agent:
             case OpenLane(lane=lane, job=job, stage=stage):
                 self._runner.processes.open_lane(lane, job, stage)
                 self._busy.set()
+                self._guard.on_begun()
             case CloseLane(lane=lane):
                 self._runner.processes.close_lane(lane)
             case Recall(lane=lane):
@@ -372,8 +385,9 @@ class Agent:
 
     def _stop_now(self, number: int, reason: str) -> None:
         """End an attempt that harms the device; it has no grace."""
-        log.warning("attempt %d is stopped: %s", number, reason)
-        self._act(self.session.on_stopping(number, Blame.TASK, reason, self._now_ms()))
+        if does := self.session.on_stopping(number, Blame.TASK, reason, self._now_ms()):
+            log.warning("attempt %d is stopped: %s", number, reason)
+            self._act(does)
         self._runner.kill(number)
 
     def running(self) -> int:

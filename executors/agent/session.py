@@ -142,6 +142,8 @@ class Session:
         for attempt in self.attempts.values():
             if attempt.message is not None and attempt.sendable:
                 does.append(Say(attempt.message))
+        if self.state is not DeviceState.READY:
+            does.append(self._policy())
         if self.suspended:
             running = [one.id for one in self.attempts.values() if one.phase is Phase.RUNNING]
             does.append(Say(Suspended(self.device, running)))
@@ -233,6 +235,10 @@ class Session:
             return []
         self.state, self.reason, self.until_ms = DeviceState.READY, "", 0
         return [self._policy(), *self._unsuspend(now_ms), *self.place(now_ms)]
+
+    def restore_pause(self, state: DeviceState, reason: str, until_ms: int) -> None:
+        """A pause of an earlier run of the worker still holds. Nothing runs yet, so nothing is suspended."""
+        self.state, self.reason, self.until_ms = state, reason, until_ms
 
     def _policy(self) -> Say:
         return Say(PolicyChanged(self.device, self.state, self.reason, self.until_ms))

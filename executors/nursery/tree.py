@@ -82,23 +82,23 @@ def suspend_tree(pid: int) -> int:
 def _freeze_below(pid: int, keep: frozenset[int] = frozenset()) -> set[int]:
     """Stop everything below `pid`, but for the children in `keep` and what is below them.
 
-    Walks until a walk finds nobody new: a process that still runs may fork, one that is stopped cannot.
+    Each is stopped before its children are looked for: a process that still runs may fork, one that is stopped
+    cannot. Walks until a walk finds nobody new, because a signal takes a moment to arrive.
     """
     stopped: set[int] = set()
     deadline = time.monotonic() + KILL_DEADLINE_S
     while time.monotonic() < deadline:
-        top = [child for child in children(pid) if child not in keep]
-        new = [
-            found
-            for found in (*top, *(one for child in top for one in descendants(child)))
-            if found not in stopped
-        ]
-        if not new:
+        known = len(stopped)
+        pending = [child for child in children(pid) if child not in keep]
+        while pending:
+            target = pending.pop()
+            if target not in stopped:
+                stopped.add(target)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(target, signal.SIGSTOP)
+            pending += children(target)
+        if len(stopped) == known:
             break
-        for target in new:
-            stopped.add(target)
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(target, signal.SIGSTOP)
     return stopped
 
 

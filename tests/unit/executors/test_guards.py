@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from executors.agent.guard import count_threads
 from executors.nursery.folder import FolderError, WorkFolder, disk_error, size_of
 from executors.nursery.log import TaskLog
 from executors.nursery.protocol import Place
@@ -163,3 +164,23 @@ async def test_what_a_task_left_is_off_the_disk_before_its_end_is_told(tmp_path:
         (number,) = await grid.run(killed, kind="python")
         assert (await grid.ended(number)).outcome.signal == "SIGKILL"
         assert size_of(str(work)) < 1 << 20
+
+
+async def test_processes_that_become_many_between_two_looks_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executors.agent.guard.GUARD_S", 1000.0)
+    monkeypatch.setattr("executors.agent.guard.GROWTH", 30)
+    monkeypatch.setattr("executors.agent.guard.MAX_PROCESSES", 100)
+    line = "n=0; while [ $n -lt 300 ]; do sleep 1000 & n=$((n+1)); done; wait"
+    async with fake_grid(tmp_path) as grid, working(grid, tmp_path):
+        ended = await grid.ended(await grid.sh(line))
+    assert ended.reason.endswith("processes, over the limit of 100")
+
+
+def test_where_the_system_does_not_count_threads_nothing_is_made_of_it(tmp_path: Path) -> None:
+    assert count_threads(tmp_path / "missing") == 0
+    (tmp_path / "odd").write_text("1.0")
+    assert count_threads(tmp_path / "odd") == 0
+    (tmp_path / "linux").write_text("1.73 30.69 321.76 2/87 18209\n")
+    assert count_threads(tmp_path / "linux") == 87

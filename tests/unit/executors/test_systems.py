@@ -24,7 +24,8 @@ def test_windows_is_refused_before_anything_is_made() -> None:
 def test_the_agents_side_needs_no_module_of_unix_to_say_so() -> None:
     """Windows has none of these: their import must not come before the refusal."""
     code = (
-        "import sys, psutil, sparegrid.client\nfor name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'): sys.modules[name] = None\n"
+        "import sys, psutil, sparegrid.client\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'): sys.modules[name] = None\n"
         "from executors.main import check_system\n"
         "try: check_system('win32')\nexcept Exception as error: print(error.title)"
     )
