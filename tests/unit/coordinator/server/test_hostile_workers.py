@@ -63,6 +63,8 @@ async def test_an_impossible_speed_is_drawn_within_bounds(grid: RunningCoordinat
         await worker.send(CapabilityChanged(worker.device, odd))
         await worker.heartbeat()
         await still_works(grid)
+        shown = (await (await grid.client()).device("odd")).capability.kinds["command"].speed
+        assert 0 <= shown <= 1e9
 
 
 async def test_absurd_resources_are_drawn_within_bounds(grid: RunningCoordinator) -> None:
