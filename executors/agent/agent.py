@@ -72,7 +72,7 @@ from sparegrid.messages import (
 log = logging.getLogger(__name__)
 
 BUSY_TICK_S = 0.05
-IDLE_TICK_S = 0.5
+IDLE_TICK_S = 1.0
 HEARTBEAT_JITTER = 0.1
 
 
