@@ -57,9 +57,7 @@ async def work(
     """
     check_system()
     environ = os.environ if environ is None else environ
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("executors").setLevel(settings.log_level.upper())
+    _set_up_log(settings)
     paths = (paths or Paths.find(environ)).make()
     with WorkerLock(paths.worker) as lock:
         key = await asyncio.to_thread(device_key, paths)
@@ -71,12 +69,24 @@ async def work(
         except DeniedError as removed:
             if not settings.join:
                 raise
-            try:
-                member = await find_membership(settings, paths, key, anew=True)
-            except DeniedError as refused:
-                # Most often the code of the first time, long spent: what matters is that the device was removed.
-                raise removed from refused
+            member = await _join_anew(settings, paths, key, removed)
             await _serve(settings, paths, key, member, environ, ready, stop, unclean=False)
+
+
+async def _join_anew(
+    settings: WorkerSettings, paths: Paths, key: DeviceKey, removed: DeniedError
+) -> Credentials:
+    try:
+        return await find_membership(settings, paths, key, anew=True)
+    except DeniedError as refused:
+        # Most often the code of the first time, long spent: what matters is that the device was removed.
+        raise removed from refused
+
+
+def _set_up_log(settings: WorkerSettings) -> None:
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("executors").setLevel(settings.log_level.upper())
 
 
 def check_system(platform_name: str = sys.platform) -> None:
