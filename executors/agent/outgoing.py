@@ -32,10 +32,11 @@ class Outgoing:
         self._messages: list[FromWorker] = []
         self._keeping: list[Delivered | Ended] = []
         self._wake = asyncio.Event()
+        self._finished = False
 
     def say(self, message: FromWorker) -> None:
         """Queue a message for the next frame. Without a connection it is dropped: the session says it again."""
-        if self._link.is_open:
+        if self._link.is_open and not self._finished:
             self._messages.append(message)
             self._wake.set()
 
@@ -61,10 +62,11 @@ class Outgoing:
             await asyncio.sleep(BURST_GATHER_S if len(batch) >= BURST_MESSAGES else GATHER_S)
 
     async def finish(self, last: FromWorker) -> None:
-        """Spool and send what is left, and this last."""
+        """Spool and send what is left, and this last: nothing is said after it."""
+        self._finished = True
         self._write_spool()
-        await self._link.send([*self._messages, last])
-        self._messages.clear()
+        batch, self._messages = [*self._messages, last], []
+        await self._link.send(batch)
 
     def _write_spool(self) -> bool:
         """Write what is to be kept; True when it deserves a sync."""

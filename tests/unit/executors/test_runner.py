@@ -1,4 +1,4 @@
-"""Runs that end, are recalled or are begun anew at the worst moment."""
+"""Runs and agents that end, are recalled or are begun anew at the worst moment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from executors.agent.attempts import Attempt, Phase
 from executors.agent.run import Runner
 from executors.agent.slot_handle import RecalledError
 from executors.context import TaskContext
-from sparegrid.messages import Delivered, Ended, KindInfo, Outcome, Run, Template
+from sparegrid.messages import Delivered, Detach, Ended, KindInfo, Outcome, Run, Template
 from tests.unit.executors.grids import DEVICE, ENVIRON, fake_grid, working
 from tests.unit.executors.nurseries import DEADLINE_S, expect_soon
 
@@ -81,3 +81,12 @@ async def test_an_agent_ends_in_whatever_turn_it_is_told_to(tmp_path: Path, turn
         done, _ = await asyncio.wait([ticking], timeout=DEADLINE_S)
         assert done
         assert ticking.cancelled()
+
+
+async def test_nothing_is_said_after_goodbye(tmp_path: Path) -> None:
+    async with fake_grid(tmp_path) as grid, working(grid, tmp_path, goodbye=False) as agent:
+        await agent.say_goodbye()
+        agent.on_log(1, 0, b"late", 0, last=False)
+        assert not agent._outgoing._messages
+        await grid.until(Detach)
+    assert isinstance(grid.heard[-1], Detach)
