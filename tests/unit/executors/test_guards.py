@@ -116,7 +116,7 @@ async def test_the_task_that_fills_the_disk_is_stopped_and_the_worker_lives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("executors.agent.guard.GUARD_S", 0.05)
-    monkeypatch.setattr("executors.agent.guard.MIN_STOPPED_BYTES", 1 << 20)
+    monkeypatch.setattr("executors.agent.guard.MIN_STOPPED_BYTES", 2_999_999)
     async with fake_grid(tmp_path) as grid, working(grid, tmp_path, disk_free=0):
         number = await grid.sh("head -c 3000000 /dev/zero > big; exec sleep 1000", grace_ms=100)
         ended: Ended = await grid.ended(number)
