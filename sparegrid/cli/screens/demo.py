@@ -90,7 +90,7 @@ def summary(look: Look, rounds: Sequence[Round], where: Mapping[str, str], *, sa
     if busy >= _WORTH_TELLING:
         lines.append(
             Text(
-                f"          Other programs used up to {busy:.1f} CPUs meanwhile: a quiet computer shows more."
+                f"          Other programs used up to {busy:.1f} CPUs meanwhile, so this is rough: try a quiet one."
             )
         )
     if same:
