@@ -206,18 +206,26 @@ def test_an_end_without_goodbye_is_noticed_by_the_next(tmp_path: Path) -> None:
 
 
 def test_what_a_dead_worker_left_is_hunted_down_by_its_mark(tmp_path: Path) -> None:
+    pipe = subprocess.PIPE
     marked, other = [
-        subprocess.Popen(["sleep", "1000"], env={MARKER: folder}, start_new_session=True)
+        subprocess.Popen(["cat"], env={MARKER: folder}, start_new_session=True, stdin=pipe, stdout=pipe)
         for folder in (str(tmp_path), str(tmp_path / "other"))
     ]
     try:
+        for process in (marked, other):
+            # Its environment is there to be read a moment after Popen has returned: at the latest when it answers.
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
         assert hunt_leftovers(tmp_path) == 1
         assert not is_running(marked.pid)
         assert is_running(other.pid)
     finally:
         for process in (marked, other):
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 # ---- the local socket ---------------------------------------------------------------------------------------------
