@@ -89,9 +89,7 @@ def summary(look: Look, rounds: Sequence[Round], where: Mapping[str, str], *, sa
     ]
     if busy >= _WORTH_TELLING:
         lines.append(
-            Text(
-                f"          Other programs used up to {busy:.1f} CPUs meanwhile, so this is rough: try a quiet one."
-            )
+            Text(f"          Other programs used up to {busy:.1f} CPUs meanwhile, so the figure is rough.")
         )
     if same:
         lines.append(Text("          Both pictures are equal, byte for byte."))
