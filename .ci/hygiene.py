@@ -13,7 +13,7 @@ FORBIDDEN = {
     "a package registry's host": re.compile(
         r"(files\.)?python" + r"hosted\.org|pypi" + r"\.org|registry\.npm" + r"js"
     ),
-    "a resolved download address": re.compile(r'"resolved": "http|registry = "http'),
+    "a resolved download address": re.compile(r'"resol' + r'ved": "http|regis' + r'try = "http'),
     "unfinished work": re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b|raise NotImplemented" + r"Error"),
     "a bare type: ignore": re.compile(r"type: " + r"ignore\s*$"),
 }
